@@ -1,0 +1,50 @@
+"""The routes of logging-service: HTTP in, HTTP out."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from logging_service.models import LogOut, LogPage, Message
+from logging_service.service import LoggingService
+from logging_service.store import Page
+from shared.auth import Admin, CurrentUser, Service
+from shared.contracts import LogBatch, LogEntry
+from shared.errors import RESPONSES
+
+
+async def _logs(request: Request) -> LoggingService:
+    logs: LoggingService = request.app.state.logs
+    return logs
+
+
+Logs = Annotated[LoggingService, Depends(_logs)]
+Start = Annotated[int, Query(ge=0, description="How many of the newest to skip.")]
+
+public = APIRouter(prefix="/api/logs", tags=["logs"], responses=RESPONSES)
+
+
+@public.post("/add", status_code=201, summary="Write one log (services only)")
+async def add(body: LogEntry, logs: Logs, _: Service) -> Message:
+    await logs.write([body])
+    return Message(message="Log added successfully")
+
+
+@public.post("/batch", status_code=201, summary="Write many logs (services only)")
+async def batch(body: LogBatch, logs: Logs, _: Service) -> Message:
+    await logs.write(body.logs)
+    return Message(message="Logs added successfully")
+
+
+@public.get("/user/{user_id}", summary="One user's logs, newest first (the user, or an administrator)")
+async def user_logs(user_id: uuid.UUID, viewer: CurrentUser, logs: Logs, start: Start = 0) -> LogPage:
+    return _page(await logs.of_user(viewer, user_id, start))
+
+
+@public.get("/all", summary="Everybody's logs, newest first (administrators)")
+async def all_logs(_: Admin, logs: Logs, start: Start = 0) -> LogPage:
+    return _page(await logs.of_all(start))
+
+
+def _page(page: Page) -> LogPage:
+    return LogPage(logs=[LogOut.model_validate(log, from_attributes=True) for log in page.logs], total=page.total)

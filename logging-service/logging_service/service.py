@@ -1,0 +1,43 @@
+"""The rules of the log: each thing is written once, and people see their own."""
+
+import uuid
+from collections.abc import Sequence
+
+from logging_service.store import Log, Page, Store
+from shared.auth import User
+from shared.clock import Clock, utc_now
+from shared.contracts import LogEntry
+from shared.errors import Forbidden
+
+PAGE = 100
+
+
+class LoggingService:
+    def __init__(self, store: Store, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def write(self, entries: Sequence[LogEntry]) -> None:
+        """Write what is not written yet; an entry without an id cannot be recognised when it comes again."""
+        now = self._clock()
+        await self._store.add(
+            [
+                Log(
+                    id=entry.id or uuid.uuid4(),
+                    user_id=entry.user_id,
+                    action_type=entry.action,
+                    description=entry.description,
+                    service_name=entry.service,
+                    created_at=entry.created_at or now,
+                )
+                for entry in entries
+            ]
+        )
+
+    async def of_user(self, viewer: User, user_id: uuid.UUID, start: int) -> Page:
+        if not viewer.may_see(user_id):
+            raise Forbidden("You may see your own logs only.")
+        return await self._store.page(user_id, start, PAGE)
+
+    async def of_all(self, start: int) -> Page:
+        return await self._store.page(None, start, PAGE)

@@ -1,0 +1,53 @@
+"""Where logs are kept: what a store promises, and the choice of one."""
+
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from logging_service.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A row of ``logs``."""
+
+    id: uuid.UUID
+    user_id: uuid.UUID
+    action_type: str
+    description: str
+    service_name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the logs, and how many there are in all."""
+
+    logs: list[Log]
+    total: int
+
+
+class Store(Protocol):
+    """Every method may raise ``Unavailable``. Each is one transaction."""
+
+    async def add(self, logs: Sequence[Log]) -> None:
+        """Write them in this order, all or none; one whose id is there already is left as it was."""
+        ...
+
+    async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
+        """The ``length`` logs after the first ``start``, newest first, then last written first; None is every user.
+
+        ``start`` may be any number from 0, also far past the end.
+        """
+        ...
+
+    async def ping(self) -> None: ...
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    from logging_service.store.sqlite import SqliteStore  # noqa: PLC0415  only the chosen backend is imported
+
+    return SqliteStore.open(settings.data_dir / "logs.db")

@@ -1,0 +1,103 @@
+"""Logs in one SQLite file."""
+
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from logging_service.store import Log, Page
+from shared.clock import to_text
+from shared.database import Sqlite
+
+EVERYBODY = ""
+"""The row of ``totals`` that counts all logs."""
+
+# A row's seq is the order of writing, and SQLite ends every index with it: both indexes give a page without sorting.
+# The totals are kept by a trigger, which fires for the rows that were really inserted: COUNT(*) over a million is slow.
+MIGRATIONS = [
+    """
+    CREATE TABLE logs (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        user_id TEXT NOT NULL,
+        action_type TEXT NOT NULL,
+        description TEXT NOT NULL,
+        service_name TEXT NOT NULL,
+        created_at TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX logs_by_user ON logs (user_id, created_at);
+    CREATE INDEX logs_by_time ON logs (created_at);
+    CREATE TABLE totals (
+        user_id TEXT PRIMARY KEY,
+        logs INTEGER NOT NULL CHECK (logs >= 0)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER count_logs AFTER INSERT ON logs BEGIN
+        INSERT INTO totals VALUES ('', 1), (new.user_id, 1) ON CONFLICT (user_id) DO UPDATE SET logs = logs + 1; END
+    """,
+]
+
+
+class SqliteStore:
+    def __init__(self, database: Sqlite) -> None:
+        self._database = database
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[Self]:
+        async with Sqlite(path, MIGRATIONS) as database:
+            yield cls(database)
+
+    async def add(self, logs: Sequence[Log]) -> None:
+        rows = [
+            (
+                str(log.id),
+                str(log.user_id),
+                log.action_type,
+                log.description,
+                log.service_name,
+                to_text(log.created_at),
+            )
+            for log in logs
+        ]
+        await self._database.write(
+            lambda connection: connection.executemany(
+                """INSERT INTO logs (id, user_id, action_type, description, service_name, created_at)
+                   VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING""",
+                rows,
+            )
+        )
+
+    async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
+        whose = EVERYBODY if user_id is None else str(user_id)
+        where = "" if user_id is None else "WHERE user_id = :whose"
+
+        def work(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+            counted = connection.execute("SELECT logs FROM totals WHERE user_id = ?", (whose,)).fetchone()
+            total = counted["logs"] if counted else 0
+            if start >= total:  # which is also what keeps start within SQLite's 64 bits
+                return [], total
+            rows = connection.execute(
+                f"SELECT * FROM logs {where} ORDER BY created_at DESC, seq DESC LIMIT :length OFFSET :start",  # noqa: S608
+                {"whose": whose, "length": length, "start": start},
+            ).fetchall()
+            return rows, total
+
+        rows, total = await self._database.read(work)
+        return Page([_log(row) for row in rows], total)
+
+    async def ping(self) -> None:
+        await self._database.ping()
+
+
+def _log(row: sqlite3.Row) -> Log:
+    return Log(
+        id=uuid.UUID(row["id"]),
+        user_id=uuid.UUID(row["user_id"]),
+        action_type=row["action_type"],
+        description=row["description"],
+        service_name=row["service_name"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+    )

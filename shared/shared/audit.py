@@ -1,0 +1,107 @@
+"""Fire-and-forget: what users did, posted to logging-service without slowing anything down.
+
+One bounded queue and one batching sender per process. A receiver that is slow, down or gone costs a request nothing;
+what does not fit in the queue is dropped and counted.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from typing import Self
+
+from shared.clock import utc_now
+from shared.contracts import MAX_LOGS, LogBatch, LogEntry
+from shared.errors import ServiceError, Unavailable
+from shared.http import Peer
+
+log = logging.getLogger(__name__)
+
+QUEUE = 10_000
+BATCH = min(500, MAX_LOGS)
+FLUSH_SECONDS = 3.0
+BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class AuditLog:
+    """``record`` never waits and never fails. Leaving the context flushes what is queued, for FLUSH_SECONDS at most."""
+
+    def __init__(self, logging_service: Peer, queue: int = QUEUE) -> None:
+        self._peer = logging_service
+        self._queue: asyncio.Queue[LogEntry] = asyncio.Queue(queue)
+        self._unsent: list[LogEntry] = []
+        self._closing = asyncio.Event()
+        self._sender: asyncio.Task[None] | None = None
+        self.dropped = 0
+
+    async def __aenter__(self) -> Self:
+        self._sender = asyncio.create_task(self._send_all(), name="audit")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._sender is not None
+        self._closing.set()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                if self._queue.empty() and not self._unsent:
+                    self._sender.cancel()
+                await asyncio.gather(self._sender, return_exceptions=True)
+        except TimeoutError:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        self._drop(self._queue.qsize() + len(self._unsent))
+
+    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None:
+        """Queue one entry; it carries its own id and time, so being sent twice or late changes nothing."""
+        entry = LogEntry(
+            id=uuid.uuid4(),
+            user_id=user_id,
+            action=action,
+            description=description[:2000],
+            service=service,
+            created_at=utc_now(),
+        )
+        try:
+            self._queue.put_nowait(entry)
+        except asyncio.QueueFull:
+            self._drop(1)
+
+    async def _send_all(self) -> None:
+        while not (self._closing.is_set() and self._queue.empty()):
+            self._unsent = [await self._queue.get()]
+            while len(self._unsent) < BATCH and not self._queue.empty():
+                self._unsent.append(self._queue.get_nowait())
+            await self._send()
+            self._unsent = []
+
+    async def _send(self) -> None:
+        """Post one batch until it is taken. A receiver that refuses it for good is told once."""
+        attempt = 0
+        while True:
+            try:
+                await self._peer.call("POST", "/api/logs/batch", LogBatch(logs=self._unsent), tries=1)
+            except Unavailable:
+                await self._pause(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
+                attempt += 1
+            except ServiceError as error:
+                log.error("logging-service refused a batch: %s", error.message)
+                self._drop(len(self._unsent))
+                return
+            else:
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try; when closing, a receiver that is away is tried quickly until the time is over."""
+        if self._closing.is_set():
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    def _drop(self, number: int) -> None:
+        if number:
+            first = self.dropped == 0
+            self.dropped += number
+            if first or self.dropped % 1000 < number:
+                log.warning("log entries dropped so far: %s", self.dropped)

@@ -1,0 +1,170 @@
+"""Tokens: who is calling. One secret, two audiences: people and services never open each other's doors.
+
+A user's token is read by the page itself with ``atob``, which refuses ``-`` and ``_``. base64url writes these two for
+the six-bit groups 62 and 63, and in ASCII text those arise only from a third byte of ``>``, ``?``, ``~`` or DEL. So the
+payload is ASCII JSON with these four escaped (RFC 8259, 7), and any JWT library still verifies it.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from jose import jws, jwt
+from jose.exceptions import JOSEError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import Forbidden, Unauthorized
+from shared.settings import ServiceSettings
+
+ISSUER = "short-video"
+USERS = "short-video-users"
+SERVICES = "short-video-services"
+SERVICE_TOKEN_SECONDS = 300
+
+Role = Literal["user", "admin"]
+
+
+class User(BaseModel):
+    """The person behind a verified token."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: uuid.UUID
+    email: str
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
+
+    def may_see(self, owner: uuid.UUID) -> bool:
+        return self.is_admin or self.id == owner
+
+
+class _Claims(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    sub: str
+    aud: str
+    exp: int
+    email: str = ""
+    role: Role = "user"
+
+
+class Tokens:
+    """Issues and verifies the tokens of one service. ``now`` is in seconds since the epoch."""
+
+    def __init__(self, settings: ServiceSettings, now: Callable[[], float] = time.time) -> None:
+        secrets = [settings.jwt_secret, settings.jwt_secret_previous]
+        self._secrets = [secret.get_secret_value() for secret in secrets if secret is not None]
+        self._service = settings.service
+        self._now = now
+        self._service_token = ""
+        self._service_token_renewal = 0.0
+        # Verifying costs more than the rest of a small request; a known token costs a look-up, its expiry still
+        # checked.
+        self._verified = lru_cache(maxsize=8192)(self._verify)
+
+    def for_user(self, user: User, lifetime: float) -> str:
+        """A token for ``user``, good for ``lifetime`` seconds."""
+        claims = {"sub": str(user.id), "id": str(user.id), "email": user.email, "role": user.role}
+        return self._issue(claims, USERS, lifetime)
+
+    def for_service(self) -> str:
+        """This service's own token, minutes long and reused until half of its life is over."""
+        if self._now() >= self._service_token_renewal:
+            self._service_token = self._issue({"sub": self._service}, SERVICES, SERVICE_TOKEN_SECONDS)
+            self._service_token_renewal = self._now() + SERVICE_TOKEN_SECONDS / 2
+        return self._service_token
+
+    def user(self, token: str) -> User:
+        """The person; raises ``Unauthorized``."""
+        return self._open(token)[1] or _refuse()
+
+    def service(self, token: str) -> str:
+        """The calling service's name; raises ``Unauthorized``, or ``Forbidden`` for a person's token."""
+        claims, user = self._open(token)
+        if user is not None:
+            raise Forbidden("This call is for services only.")
+        return claims.sub
+
+    def _issue(self, claims: dict[str, str], audience: str, lifetime: float) -> str:
+        now = int(self._now())
+        payload = json.dumps(
+            {
+                **claims,
+                "iss": ISSUER,
+                "aud": audience,
+                "iat": now,
+                "exp": now + int(lifetime),
+                "jti": uuid.uuid4().hex,
+            },
+            separators=(",", ":"),
+        )
+        for sign in ">?~\x7f":
+            payload = payload.replace(sign, f"\\u{ord(sign):04x}")
+        return str(jws.sign(payload.encode("ascii"), self._secrets[0], algorithm="HS256"))
+
+    def _open(self, token: str) -> "tuple[_Claims, User | None]":
+        claims, user = self._verified(token)
+        if claims.exp <= self._now():
+            raise Unauthorized("Your session has expired; sign in again.", code="token_expired")
+        return claims, user
+
+    def _verify(self, token: str) -> "tuple[_Claims, User | None]":
+        for secret in self._secrets:
+            try:
+                opened = _Claims.model_validate(self._decode(token, secret))
+                if opened.aud == USERS:
+                    user = User(id=uuid.UUID(opened.sub), email=opened.email, role=opened.role)
+                    return opened, user
+                if opened.aud == SERVICES:
+                    return opened, None
+            except (JOSEError, ValidationError, ValueError):
+                continue
+        raise Unauthorized
+
+    def _decode(self, token: str, secret: str) -> dict[str, Any]:
+        # Expiry and audience are judged by the callers: the first against our clock at every use, the second by
+        # exact match.
+        options = {"verify_exp": False, "verify_aud": False}
+        required = {f"require_{claim}": True for claim in ("exp", "iat", "sub", "aud", "iss", "jti")}
+        return dict(jwt.decode(token, secret, algorithms=["HS256"], issuer=ISSUER, options=options | required))
+
+
+def _refuse() -> User:
+    raise Unauthorized
+
+
+_bearer = HTTPBearer(auto_error=False, description="The token that `POST /api/users/login` gives.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+async def _current_user(request: Request, credentials: Credentials) -> User:
+    tokens: Tokens = request.app.state.tokens
+    if credentials is None:
+        raise Unauthorized
+    return tokens.user(credentials.credentials)
+
+
+async def _admin(user: Annotated[User, Depends(_current_user)]) -> User:
+    if not user.is_admin:
+        raise Forbidden("Only an administrator may do this.")
+    return user
+
+
+async def _calling_service(request: Request, credentials: Credentials) -> str:
+    tokens: Tokens = request.app.state.tokens
+    if credentials is None:
+        raise Unauthorized("This call needs a service's token.")
+    return tokens.service(credentials.credentials)
+
+
+CurrentUser = Annotated[User, Depends(_current_user)]
+Admin = Annotated[User, Depends(_admin)]
+Service = Annotated[str, Depends(_calling_service)]

@@ -1,0 +1,152 @@
+"""The models that cross a service boundary, each written once. Sizes are bytes; times carry a zone."""
+
+import re
+import uuid
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MAX_LOGS = 1000
+MAX_BATCH = 500
+
+_FILENAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_filename(text: str) -> bool:
+    """Whether ``text`` can be a video's filename: it goes into URLs and paths unescaped."""
+    return _FILENAME.fullmatch(text) is not None
+
+
+def _printable(text: str) -> str:
+    # PostgreSQL's text cannot hold it, and nobody types it.
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+Filename = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Text = Annotated[str, AfterValidator(_printable)]
+
+
+class Contract(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+# ── everything to logging-service ──
+
+
+class LogEntry(Contract):
+    """One thing a user did. With an ``id`` it may be posted again without being written twice."""
+
+    id: uuid.UUID | None = None
+    user_id: uuid.UUID
+    action: Annotated[Text, Field(min_length=1, max_length=64)]
+    description: Annotated[Text, Field(max_length=2000)]
+    service: Annotated[Text, Field(min_length=1, max_length=64)]
+    created_at: AwareDatetime | None = None
+
+
+class LogBatch(Contract):
+    logs: Annotated[list[LogEntry], Field(min_length=1, max_length=MAX_LOGS)]
+
+
+# ── video-service to user-service ──
+
+
+class UploadLock(Contract):
+    """``holder`` is the upload's id; the same holder may take the lock again, which renews it."""
+
+    holder: Filename
+
+
+# ── video-service to storage-service and usage-service: reservations ──
+
+
+class Reservation(Contract):
+    """A claim on a quota for an upload whose exact size is known only once its body has been parsed.
+
+    Granted is the largest number of bytes in ``least`` … ``most`` that still fits; below ``least`` it is refused.
+    """
+
+    user_id: uuid.UUID
+    least: Annotated[int, Field(ge=1, le=2**53)]
+    most: Annotated[int, Field(ge=1, le=2**53)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Reservation":
+        if self.least > self.most:
+            raise ValueError("least must not exceed most")
+        return self
+
+
+class Grant(Contract):
+    granted: int
+
+
+# ── video-service to storage-service: objects ──
+
+
+class StoredVideo(Contract):
+    """What inspection found in a stored object. ``duration`` is in seconds; width and height as they are displayed."""
+
+    size: int
+    content_type: str
+    duration: float | None
+    width: int
+    height: int
+
+
+class Filenames(Contract):
+    filenames: Annotated[list[Filename], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+# ── storage-service to video-service ──
+
+
+class VideoState(Contract):
+    """Whether the catalogue holds a live video. Once it says no, that filename can never be added any more."""
+
+    exists: bool
+
+
+# ── video-service and storage-service to usage-service: what happened ──
+
+
+class UploadDone(Contract):
+    """An upload that became a video; it counts on the UTC day of ``at``, or of its reservation if there was one."""
+
+    user_id: uuid.UUID
+    size: Annotated[int, Field(ge=0, le=2**53)]
+    at: AwareDatetime
+
+
+class Deletion(Contract):
+    id: Filename
+    user_id: uuid.UUID
+    at: AwareDatetime
+
+
+class Deletions(Contract):
+    deletions: Annotated[list[Deletion], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class Streamed(Contract):
+    """Bytes sent to one viewer since the last report; ``id`` makes a repeated report count once."""
+
+    id: Filename
+    user_id: uuid.UUID
+    size: Annotated[int, Field(ge=0, le=2**53)]
+    at: datetime
+
+
+class StreamedBatch(Contract):
+    streamed: Annotated[list[Streamed], Field(min_length=1, max_length=MAX_BATCH)]

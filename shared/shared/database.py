@@ -1,0 +1,126 @@
+"""SQLite opened the way every service needs it: one file, one writer, a few readers, and transactions as functions.
+
+A transaction is a plain function over a ``sqlite3.Connection``. It runs on the writer's own thread between BEGIN
+IMMEDIATE and COMMIT: nothing of another request can come between its statements, a cancelled request cannot leave it
+half done, and it costs one hop between threads however many statements it has. (It is what one SQL function is on
+PostgreSQL.)
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, TypeVar
+
+from shared.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+BUSY_SECONDS = 10
+READERS = 2
+
+
+class DatabaseError(Exception):
+    """The database cannot be opened; the text is for the person who starts the service."""
+
+
+class Sqlite:
+    """One SQLite file in WAL mode. Every failure of the database itself is raised as ``Unavailable`` (503)."""
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self._path = path
+        self._migrations = migrations
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+
+    async def __aenter__(self) -> Self:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._migrate)
+        except (OSError, sqlite3.Error) as error:
+            await self.__aexit__()
+            raise DatabaseError(f"the database {self._path} cannot be opened: {error}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._close)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` as one transaction. It is committed and on the disk when this returns."""
+
+        def transaction() -> T:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self._run(self._writer, transaction)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work``, which only reads, over one snapshot of the last commit."""
+
+        def snapshot() -> T:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("COMMIT")
+
+        return await self._run(self._readers, snapshot)
+
+    async def ping(self) -> None:
+        """Raise ``Unavailable`` unless the database answers."""
+        await self.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+        except sqlite3.OperationalError as error:  # locked, disk full, file gone
+            log.exception("the database does not answer")
+            raise Unavailable("The database does not answer; please try again.") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection: the writer has one thread, each reader its own."""
+        if not hasattr(self._local, "connection"):
+            connection = sqlite3.connect(
+                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = connection
+            self._opened.append(connection)
+        return self._local.connection  # type: ignore[no-any-return]
+
+    def _migrate(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(self._migrations):
+            connection.execute("ROLLBACK")
+            raise sqlite3.DatabaseError(f"it was written by a newer version of this service (schema {version})")
+        for migration in self._migrations[version:]:
+            for statement in migration.split(";\n"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(self._migrations)}")
+        connection.execute("COMMIT")
+
+    def _close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        for connection in self._opened:
+            connection.close()

@@ -1,0 +1,162 @@
+"""The peer client: how one service asks another. One HTTP client per process; every call carries our token and the
+trace.
+
+A peer that cannot be reached, is late, or answers nonsense becomes ``Unavailable`` (our own 503). A peer that
+understood and said no becomes ``PeerRefused``, with its status and sentence.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import PeerRefused, Unavailable
+from shared.logs import traceparent
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=BaseModel)
+
+CONNECT_SECONDS = 1.0
+READ_SECONDS = 5.0
+STALL_SECONDS = 45.0
+# Shorter than our servers' own keep-alive (see shared.serving), so that a pooled connection is never a closed one.
+KEEPALIVE_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def open_client(transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls."""
+    limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
+    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    async with httpx.AsyncClient(
+        transport=transport or AiohttpTransport(limits=limits), timeout=timeout, trust_env=False
+    ) as client:
+        yield client
+
+
+class Peer:
+    """One other service. ``token`` gives our service token, made anew when it is due."""
+
+    def __init__(self, client: httpx.AsyncClient, name: str, url: str, token: Callable[[], str]) -> None:
+        self.name = name
+        self._client = client
+        self._url = url
+        self._token = token
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        tries: int = 2,
+    ) -> httpx.Response:
+        """One small call. Every internal call is keyed by what it is about, so repeating it is safe: one retry."""
+        headers = self._headers()
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = body.model_dump_json().encode()
+        for attempt in range(tries):
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    response = await self._client.request(method, self._url + path, headers=headers, content=content)
+            except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+                if attempt + 1 < tries and not isinstance(error, TimeoutError | httpx.ReadTimeout):
+                    continue
+                raise self._unavailable(error) from error
+            return self._checked(response)
+        raise AssertionError("unreachable")
+
+    async def ask(self, method: str, path: str, answer: type[M], body: BaseModel | None = None) -> M:
+        """``call``, and the answer as a model."""
+        return self._parsed(await self.call(method, path, body), answer)
+
+    async def send(self, path: str, chunks: AsyncIterator[bytes], answer: type[M]) -> M:
+        """PUT a body of unknown length as it arrives; never repeated. The peer may be still for STALL_SECONDS at most.
+
+        An error that ``chunks`` raises rises from here as it is.
+        """
+        cause: Exception | None = None
+        answered = False
+
+        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
+            nonlocal cause
+            loop = asyncio.get_running_loop()
+            try:
+                async for chunk in chunks:
+                    if answered:  # refused in the middle: what is left need not be sent
+                        return
+                    deadline.reschedule(loop.time() + STALL_SECONDS)
+                    yield chunk
+            except Exception as error:
+                cause = error
+                raise
+
+        try:
+            async with (
+                asyncio.timeout(STALL_SECONDS) as deadline,
+                self._client.stream(
+                    "PUT",
+                    self._url + path,
+                    headers=self._headers(),
+                    content=watched(deadline),
+                    # The answer comes after the whole body: the deadline above watches both.
+                    timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+                ) as response,
+            ):
+                answered = True
+                await response.aread()
+        except Exception as error:
+            if cause is not None:
+                raise cause from None
+            if isinstance(error, httpx.HTTPError | aiohttp.ClientError | OSError):
+                raise self._unavailable(error) from error
+            raise
+        return self._parsed(self._checked(response), answer)
+
+    async def state(self) -> str:
+        """``ok``, or why not: one short word or two for ``/ready``."""
+        try:
+            async with asyncio.timeout(1.0):
+                response = await self._client.get(f"{self._url}/health")
+        except (httpx.HTTPError, aiohttp.ClientError, OSError):
+            return "unreachable"
+        return "ok" if response.status_code == 200 else f"answers {response.status_code}"
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token()}", "traceparent": traceparent()}
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            return response
+        status = response.status_code
+        if status in (401, 403) or not 400 <= status < 500:
+            # Never the caller's fault: our token is not taken (different secrets?), or the peer is broken.
+            log.error("%s answered %s", self.name, status)
+            raise self._unavailable(None)
+        try:
+            body = response.json()
+            refusal = PeerRefused(status, str(body["message"]), str(body.get("code", "refused")))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._unavailable(None) from None
+        raise refusal
+
+    def _parsed(self, response: httpx.Response, answer: type[M]) -> M:
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError:
+            log.error("%s answered something else than %s", self.name, answer.__name__)
+            raise self._unavailable(None) from None
+
+    def _unavailable(self, cause: Exception | None) -> Unavailable:
+        if cause is not None:
+            log.warning("%s does not answer: %s", self.name, type(cause.__cause__ or cause).__name__)
+        return Unavailable(f"The {self.name} does not answer; please try again in a moment.", code="peer_unavailable")

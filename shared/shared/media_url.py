@@ -1,0 +1,77 @@
+"""Media URLs: what a bare ``<video>`` or ``<img>`` may fetch, with no header and no cookie.
+
+``{storage public URL}/media/{capability}/{filename}.mp4``, the thumbnail the same with ``.jpg``. The capability
+names the viewer and an expiry, and is signed together with the filename; it holds no dot, so ``.mp4`` stands once in
+the URL. Within a window the expiry, and so the URL, stays the same: a browser's cache keeps working.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.errors import Forbidden
+from shared.settings import ServiceSettings
+
+_SIGNATURE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """The right of ``viewer`` to fetch one file until ``expires`` (seconds since the epoch)."""
+
+    viewer: uuid.UUID
+    expires: int
+
+
+class MediaUrls:
+    """Mints and opens capabilities. A URL lives between one and two ``window`` seconds."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        public_url: str = "",
+        window: float = 21_600,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        secrets = [settings.jwt_secret, settings.jwt_secret_previous]
+        # A key of its own, so that no signature made here means anything as a token, nor the reverse.
+        self._keys = [
+            hmac.digest(secret.get_secret_value().encode(), b"media capability", hashlib.sha256)
+            for secret in secrets
+            if secret is not None
+        ]
+        self._public_url = public_url
+        self._window = int(window)
+        self._now = now
+
+    def mint(self, filename: str, viewer: uuid.UUID) -> str:
+        """The absolute URL of ``filename``'s video for ``viewer``."""
+        expires = (int(self._now()) // self._window + 2) * self._window
+        claim = viewer.bytes + expires.to_bytes(5, "big")
+        signature = _sign(self._keys[0], filename, claim)
+        capability = base64.urlsafe_b64encode(claim + signature).rstrip(b"=").decode()
+        return f"{self._public_url}/media/{capability}/{filename}.mp4"
+
+    def open(self, capability: str, filename: str) -> Capability:
+        """What the capability grants; raises ``Forbidden`` when it is forged, damaged or expired."""
+        try:
+            raw = base64.b64decode(capability + "=" * (-len(capability) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise Forbidden("This media address is not valid.", code="bad_capability") from None
+        claim, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
+        known = any(hmac.compare_digest(_sign(key, filename, claim), signature) for key in self._keys)
+        if not known or len(claim) != 21:
+            raise Forbidden("This media address is not valid.", code="bad_capability")
+        expires = int.from_bytes(claim[16:], "big")
+        if expires <= self._now():
+            raise Forbidden("This media address has expired; load the page again.", code="expired_capability")
+        return Capability(uuid.UUID(bytes=claim[:16]), expires)
+
+
+def _sign(key: bytes, filename: str, claim: bytes) -> bytes:
+    return hmac.digest(key, claim + filename.encode(), hashlib.sha256)[:_SIGNATURE_BYTES]

@@ -1,0 +1,70 @@
+"""``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C."""
+
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared import logs
+from shared.settings import S, SettingsError, load
+
+# Longer than our peers keep a connection in their pool (shared.http).
+KEEPALIVE_SECONDS = 75
+# Cloud Run kills 10 s after SIGTERM; the flush of the log queue needs up to 3 of them.
+DRAIN_SECONDS = 4
+
+
+def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
+    """Run one service. What stops the start is one line on stderr, and exit status 2."""
+    try:
+        settings = load(settings_kind)
+        _own(settings.service, settings.data_dir)
+        listener = _listen(settings.service, settings.host, settings.port)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    logs.configure(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_keep_alive=KEEPALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # raised once more after a clean shutdown
+        server.run(sockets=[listener])
+    if not server.started:
+        raise SystemExit(2)
+
+
+def _own(service: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"{service}: DATA_DIR {folder} cannot be written ({error.strerror})") from None
+
+
+def _listen(service: str, host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingsError(
+            f"{service}: cannot listen on {host} port {port} ({error.strerror}): stop what uses it, or set PORT"
+        ) from None
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,96 @@
+"""What every service reads from its environment and its ``.env``, and how a wrong value stops the start."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1_048_576
+"""MB means this many bytes everywhere."""
+
+
+class SettingsError(Exception):
+    """A service cannot start with what it was given; the text names each setting, one a line."""
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < 32:
+        raise ValueError("must be at least 32 bytes of random text, the same in all five services")
+    return value
+
+
+def _url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be a URL such as http://127.0.0.1:3001")
+    return value.rstrip("/")
+
+
+def _origins(value: str) -> str:
+    origins = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
+            raise ValueError("must be origins such as http://localhost:3000, separated by commas")
+    if not origins:
+        raise ValueError("must name at least one origin such as http://localhost:3000")
+    return ",".join(origins)
+
+
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Url = Annotated[str, AfterValidator(_url)]
+Origins = Annotated[str, AfterValidator(_origins)]
+Megabytes = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+
+
+class ServiceSettings(BaseSettings):
+    """The settings that all five share. The environment wins over ``.env``; an empty value counts as not set."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    service: ClassVar[str]
+
+    jwt_secret: Secret
+    jwt_secret_previous: Secret | None = None
+    supabase_url: str | None = None
+    supabase_key: SecretStr | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)]
+    frontend_url: Origins = "http://localhost:3000,http://127.0.0.1:3000"
+    data_dir: Path = Path("data")
+    log_format: Literal["auto", "json", "text"] = "auto"
+    google_cloud_project: str | None = None
+
+    @model_validator(mode="after")
+    def _one_database(self) -> Self:
+        if bool(self.supabase_url) != bool(self.supabase_key):
+            missing = "SUPABASE_KEY" if self.supabase_url else "SUPABASE_URL"
+            raise ValueError(f"{missing} is missing: set both SUPABASE_URL and SUPABASE_KEY, or neither for SQLite")
+        if self.supabase_url:
+            raise ValueError("SUPABASE_URL is set, but Supabase is not supported yet: unset it to use SQLite")
+        return self
+
+    @property
+    def origins(self) -> list[str]:
+        return self.frontend_url.split(",")
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(kind: type[S], **given: Any) -> S:
+    """Read the settings of one service; raise ``SettingsError`` that names what is wrong, never a secret's value."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        lines = []
+        for wrong in error.errors(include_url=False, include_context=False, include_input=False):
+            name = "_".join(str(part) for part in wrong["loc"]).upper()
+            reason = "is missing" if wrong["type"] == "missing" else wrong["msg"].removeprefix("Value error, ")
+            lines.append(f"{kind.service}: {name} {reason}" if name else f"{kind.service}: {reason}")
+        raise SettingsError("\n".join(f"{line} (see {kind.service}/.env.example)" for line in lines)) from None

@@ -1,0 +1,159 @@
+"""What every service has beside its own routes: CORS, a limit on bodies, health, readiness, the sweep."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from logging import getLogger
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import errors
+from shared.auth import Service
+from shared.errors import BadRequest, ServiceError, TooLarge, Unavailable
+from shared.logs import RequestLog
+from shared.settings import ServiceSettings
+
+log = getLogger(__name__)
+
+JSON_BODY_BYTES = 2 * 1_048_576
+Check = Callable[[], Awaitable[str]]
+
+
+def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()) -> None:
+    """Put the layers around ``app``, from the inside out: errors, body limit, CORS, request log.
+
+    ``streams`` are the path prefixes whose routes read their body piece by piece, under a limit of their own.
+    """
+    errors.install(app)
+    app.add_middleware(_BodyLimit, streams=tuple(streams))
+    app.add_middleware(
+        _Cors,
+        allow_origins=settings.origins,
+        allow_credentials=True,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"],
+        allow_headers=["Content-Type", "Authorization", "Range", "If-Range", "If-None-Match", "traceparent"],
+        expose_headers=["Content-Range", "Accept-Ranges", "Content-Length", "ETag", "Retry-After"],
+    )
+    app.add_middleware(RequestLog)
+
+
+def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter:
+    """``/health``: the process is up. ``/ready``: everything it stands on answers, each named with its state."""
+    router = APIRouter(tags=["status"], responses=errors.RESPONSES)
+
+    @router.get("/health", summary="Whether the process is up")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "service": service}
+
+    @router.get("/ready", summary="Whether its database, storage and peers answer")
+    async def ready(request: Request) -> Response:
+        named = checks(request)
+        states = dict(zip(named, await asyncio.gather(*(check() for check in named.values())), strict=True))
+        failed = [name for name, state in states.items() if state != "ok"]
+        if failed:
+            return errors.render(Unavailable(f"Not ready: {', '.join(failed)}.", code="not_ready", checks=states))
+        return JSONResponse({"status": "ready", "service": service, "checks": states})
+
+    return router
+
+
+async def answers(ping: Awaitable[Any]) -> str:
+    """A check over anything that raises when it does not answer."""
+    try:
+        async with asyncio.timeout(2.0):
+            await ping
+    except (ServiceError, OSError):
+        return "unreachable"
+    return "ok"
+
+
+def sweep_route(sweep: Callable[[Request], Awaitable[dict[str, int]]]) -> APIRouter:
+    """``POST /internal/sweep``: one round of the sweeper now; answers what it did."""
+    router = APIRouter(prefix="/internal", include_in_schema=False)
+
+    @router.post("/sweep")
+    async def sweep_now(request: Request, _: Service) -> dict[str, int]:
+        return await sweep(request)
+
+    return router
+
+
+@asynccontextmanager
+async def sweeping(sweep: Callable[[], Awaitable[dict[str, int]]], every: float) -> AsyncIterator[None]:
+    """Sweep at start and then every so many seconds, in the background; what fails is logged and tried again."""
+
+    async def forever() -> None:
+        while True:
+            try:
+                done = {what: number for what, number in (await sweep()).items() if number}
+                if done:
+                    log.info("swept: %s", done)
+            except ServiceError as error:
+                log.warning("the sweep will be tried again: %s", error.message)
+            except Exception:
+                log.exception("the sweep failed and will be tried again")
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(forever(), name="sweeper")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class _BodyLimit:
+    """Refuses a body over the limit: by its declared length before a byte is read, else when it has grown too long."""
+
+    def __init__(self, app: ASGIApp, streams: tuple[str, ...]) -> None:
+        self.app = app
+        self.streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (self.streams and scope["path"].startswith(self.streams)):
+            await self.app(scope, receive, send)
+            return
+        refusal = errors.render(TooLarge(f"The request's body is larger than {JSON_BODY_BYTES} bytes."))
+        declared = Headers(scope=scope).get("content-length", "0")
+        if declared.isdecimal() and int(declared) > JSON_BODY_BYTES:
+            await refusal(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > JSON_BODY_BYTES:
+                raise _BodyTooLong
+            return message
+
+        async def answer(message: Message) -> None:
+            # FastAPI takes any error of ours in the middle of a body for a malformed body: say what it really was.
+            if received <= JSON_BODY_BYTES:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await refusal(scope, receive, send)
+
+        await self.app(scope, counted, answer)
+
+
+class _BodyTooLong(Exception):
+    pass
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, but a refused preflight is JSON like every other error."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        reason = bytes(response.body).decode()
+        return errors.render(BadRequest(f"{reason}.", code="cors", headers=headers))

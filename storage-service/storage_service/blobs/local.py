@@ -1,0 +1,138 @@
+"""Objects as files in a folder: ``incoming/`` while they arrive, ``objects/ab/`` once they are whole."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self, TypeVar
+
+from shared.contracts import is_filename
+from shared.errors import Conflict, NotFound, TooLarge, Unavailable
+from storage_service.blobs import Kind
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# What one hop to a disk thread writes: large enough that hops do not count, small enough for many uploads at once.
+PIECE = 256 * 1024
+THREADS = 4
+SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
+
+
+class LocalBlobs:
+    def __init__(self, root: Path) -> None:
+        self._incoming = root / "incoming"
+        self._objects = root / "objects"
+        self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, root: Path) -> AsyncIterator[Self]:
+        blobs = cls(root)
+        await blobs._run(blobs._make_folders)
+        try:
+            yield blobs
+        finally:
+            blobs._disk.shutdown(wait=False, cancel_futures=True)
+
+    async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
+        part = self._part(filename)
+        descriptor = await self._run(lambda: os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            size = 0
+            piece = bytearray()
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(
+                        f"The video is larger than the {limit} bytes reserved for it.", code="over_reservation"
+                    )
+                piece += chunk
+                if len(piece) >= PIECE:
+                    await self._run(partial(_write_all, descriptor, piece))
+                    piece = bytearray()
+            await self._run(partial(_write_all, descriptor, piece))
+            await self._run(lambda: os.fsync(descriptor))
+            await self._run(lambda: self._settle(part, self.path(filename, "video")))
+        except BaseException:
+            await asyncio.shield(self._run(lambda: part.unlink(missing_ok=True)))
+            raise
+        finally:
+            os.close(descriptor)
+        return size
+
+    async def write_thumbnail(self, filename: str, jpeg: bytes) -> None:
+        part = self._part(filename).with_suffix(SUFFIX["thumbnail"])
+
+        def work() -> None:
+            with part.open("wb") as file:
+                file.write(jpeg)
+                file.flush()
+                os.fsync(file.fileno())
+            self._settle(part, self.path(filename, "thumbnail"))
+
+        await self._run(work)
+
+    def path(self, filename: str, kind: Kind) -> Path:
+        if not is_filename(filename):
+            raise NotFound("There is no such file.")
+        return self._objects / filename[:2] / (filename + SUFFIX[kind])
+
+    async def remove(self, filename: str) -> None:
+        part = self._part(filename)
+        paths = [part, part.with_suffix(SUFFIX["thumbnail"]), *(self.path(filename, kind) for kind in SUFFIX)]
+
+        def work() -> None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+        await self._run(work)
+
+    async def ping(self) -> None:
+        await self._run(lambda: os.stat(self._objects))
+
+    def _part(self, filename: str) -> Path:
+        if not is_filename(filename):
+            raise NotFound("There is no such file.")
+        return self._incoming / filename
+
+    def _make_folders(self) -> None:
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        self._objects.mkdir(exist_ok=True)
+
+    def _settle(self, part: Path, final: Path) -> None:
+        """Rename, and make the rename last: a file's name is on the disk only when its folder is."""
+        final.parent.mkdir(exist_ok=True)
+        part.rename(final)
+        for folder in (final.parent, self._objects):
+            _sync_folder(folder)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        except FileExistsError:
+            raise Conflict("This upload has been stored already.", code="already_stored") from None
+        except OSError as error:
+            log.exception("the disk does not take or give bytes")
+            raise Unavailable("The storage does not answer; please try again later.") from error
+
+
+def _write_all(descriptor: int, piece: bytearray) -> None:
+    with memoryview(piece) as view:
+        written = 0
+        while written < len(view):
+            written += os.write(descriptor, view[written:])
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

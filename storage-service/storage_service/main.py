@@ -1,0 +1,74 @@
+"""storage-service: stored bytes, the quota ledger, and the media URLs that browsers fetch."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from shared import web
+from shared.audit import AuditLog
+from shared.auth import Tokens
+from shared.http import Peer, open_client
+from shared.media_url import MediaUrls
+from shared.settings import load
+from storage_service import routes
+from storage_service.blobs import open_blobs
+from storage_service.config import Settings
+from storage_service.inspection import Inspector
+from storage_service.metering import StreamMeter
+from storage_service.peers import Catalogue, Usage
+from storage_service.service import StorageService
+from storage_service.store import open_store
+
+
+def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+    """The whole service; ``transport`` stands in for the network towards the peers."""
+    settings = settings or load(Settings)
+    tokens = Tokens(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings))
+            blobs = await stack.enter_async_context(open_blobs(settings))
+            inspector = await stack.enter_async_context(Inspector())
+            client = await stack.enter_async_context(open_client(transport))
+            logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
+            video_service = Peer(client, "video-service", settings.video_service_url, tokens.for_service)
+            usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
+            audit = await stack.enter_async_context(AuditLog(logging_service))
+            storage = StorageService(
+                store,
+                blobs,
+                inspector,
+                Catalogue(video_service),
+                audit,
+                max_bytes=settings.max_storage_bytes,
+                reservation_seconds=settings.reservation_seconds,
+            )
+            app.state.storage = storage
+            app.state.blobs = blobs
+            app.state.media_urls = MediaUrls(settings)
+            app.state.meter = await stack.enter_async_context(
+                StreamMeter(Usage(usage_service), settings.streamed_report_seconds)
+            )
+            app.state.checks = {
+                "database": lambda: web.answers(store.ping()),
+                "storage": lambda: web.answers(blobs.ping()),
+                "video-service": video_service.state,
+                "usage-service": usage_service.state,
+                "logging-service": logging_service.state,
+            }
+            await stack.enter_async_context(web.sweeping(storage.sweep, settings.sweep_seconds))
+            yield
+
+    app = FastAPI(title="storage-service", lifespan=lifespan, redirect_slashes=False)
+    app.state.tokens = tokens
+    app.include_router(routes.public)
+    app.include_router(routes.media)
+    app.include_router(routes.internal)
+    app.include_router(web.sweep_route(lambda request: request.app.state.storage.sweep()))
+    app.include_router(web.status_routes("storage-service", lambda request: request.app.state.checks))
+    web.install(app, settings, streams=["/internal/objects/"])
+    return app

@@ -1,0 +1,108 @@
+"""The routes of storage-service: HTTP in, HTTP out."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.requests import ClientDisconnect
+
+from shared.auth import CurrentUser, Service
+from shared.contracts import Filename, Filenames, Grant, Reservation, StoredVideo, is_filename
+from shared.errors import RESPONSES, BadRequest, NotFound
+from shared.media_url import MediaUrls
+from shared.settings import MIB
+from storage_service.blobs import Blobs, Kind
+from storage_service.delivery import answer
+from storage_service.metering import StreamMeter
+from storage_service.models import StorageUsage
+from storage_service.service import StorageService
+
+MEDIA_CACHE_SECONDS = 3600
+
+
+async def _storage(request: Request) -> StorageService:
+    storage: StorageService = request.app.state.storage
+    return storage
+
+
+Storage = Annotated[StorageService, Depends(_storage)]
+
+public = APIRouter(prefix="/api/storage", tags=["storage"], responses=RESPONSES)
+media = APIRouter(prefix="/media", tags=["media"], responses=RESPONSES)
+internal = APIRouter(prefix="/internal", include_in_schema=False)
+
+
+@public.get("/usage")
+async def usage(user: CurrentUser, storage: Storage) -> StorageUsage:
+    kept, quota = await storage.usage(user.id)
+    return StorageUsage(totalSizeMb=kept / MIB, maxStorageMb=quota / MIB, usagePercentage=f"{kept / quota * 100:.2f}")
+
+
+@media.api_route("/{capability}/{filename}.mp4", methods=["GET", "HEAD"], operation_id="video")
+async def video(capability: str, filename: str, request: Request, storage: Storage) -> Response:
+    """The video, whole or a range of it; `capability` comes with the URL that video-service gives."""
+    return await _deliver(capability, filename, "video", request, storage)
+
+
+@media.api_route("/{capability}/{filename}.jpg", methods=["GET", "HEAD"], operation_id="thumbnail")
+async def thumbnail(capability: str, filename: str, request: Request, storage: Storage) -> Response:
+    """A picture of the video, at most 480 pixels wide."""
+    return await _deliver(capability, filename, "thumbnail", request, storage)
+
+
+async def _deliver(capability: str, filename: str, kind: Kind, request: Request, storage: StorageService) -> Response:
+    urls: MediaUrls = request.app.state.media_urls
+    blobs: Blobs = request.app.state.blobs
+    meter: StreamMeter = request.app.state.meter
+    if not is_filename(filename):
+        raise NotFound("There is nothing at this address.")
+    grant = urls.open(capability, filename)
+    found = await storage.find(filename)
+    assert found.content_type is not None
+    headers = {
+        "Content-Type": found.content_type if kind == "video" else "image/jpeg",
+        "Cache-Control": f"private, max-age={MEDIA_CACHE_SECONDS}",
+        "Content-Disposition": "inline",
+        "X-Content-Type-Options": "nosniff",
+        # A page that isolates itself (COEP) may embed it; the capability is what protects it.
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    try:
+        return answer(
+            request,
+            blobs.path(filename, kind),
+            etag=f'"{filename}.{kind}"',
+            modified=found.created_at,
+            headers=headers,
+            sent=lambda sent: meter.count(grant.viewer, sent),
+        )
+    except FileNotFoundError:
+        raise NotFound("This video does not exist any more.") from None
+
+
+@internal.post("/reservations/{filename}")
+async def reserve(filename: Filename, body: Reservation, storage: Storage, _: Service) -> Grant:
+    return Grant(granted=await storage.reserve(filename, body.user_id, body.least, body.most))
+
+
+@internal.put("/objects/{filename}")
+async def receive(filename: Filename, request: Request, storage: Storage, _: Service) -> StoredVideo:
+    return await storage.receive(filename, _body(request))
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise BadRequest("The upload was cut off.", code="cut_off") from None
+
+
+@internal.post("/keep", status_code=204)
+async def keep(body: Filenames, storage: Storage, _: Service) -> None:
+    await storage.keep(body.filenames)
+
+
+@internal.post("/delete", status_code=204)
+async def delete(body: Filenames, storage: Storage, _: Service) -> None:
+    await storage.delete(body.filenames)

@@ -1,0 +1,90 @@
+"""The ledger and the objects it stands for: what a store promises, and the choice of one.
+
+An object's life: ``reserved`` (bytes claimed, nothing or something written) → ``stored`` (complete and inspected) →
+``kept`` (the catalogue has it) → ``deleted`` (its bytes free again, its files to be removed). The row is there
+before the first file and stays for a while after the last one, so that no file can exist that no row knows.
+"""
+
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from shared.contracts import StoredVideo
+from storage_service.config import Settings
+
+State = Literal["reserved", "stored", "kept", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """``granted`` is what was reserved, ``size`` what was written, both in bytes."""
+
+    filename: str
+    user_id: uuid.UUID
+    state: State
+    granted: int
+    size: int | None
+    content_type: str | None
+    created_at: datetime
+
+    @property
+    def is_readable(self) -> bool:
+        return self.state in ("stored", "kept")
+
+
+class Store(Protocol):
+    """Every method is one transaction, may be repeated, and may raise ``Unavailable``."""
+
+    async def reserve(
+        self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
+    ) -> int | None:
+        """Claim as much of ``least`` … ``most`` bytes as the user's ledger leaves below ``limit``; None if not even
+        the least.
+
+        Repeated, it answers the first grant and moves the expiry to ``until``. Raises ``Conflict`` when ``filename`` is
+        another user's or deleted.
+        """
+        ...
+
+    async def store(self, filename: str, video: StoredVideo) -> bool:
+        """reserved → stored; False if the object is not reserved any more."""
+        ...
+
+    async def keep(self, filenames: Sequence[str]) -> None:
+        """stored → kept: from now on the ledger holds the exact size. What is not stored stays as it is."""
+        ...
+
+    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
+        """Any state → deleted, and its bytes are free; unknown names are passed over."""
+        ...
+
+    async def delete_expired(self, now: datetime, most: int) -> int:
+        """reserved → deleted for what expired; how many. A stored object is never touched: see ``unkept``."""
+        ...
+
+    async def unkept(self, now: datetime, most: int) -> list[str]:
+        """Stored, never kept, and expired: the catalogue must be asked about these."""
+        ...
+
+    async def removable(self, now: datetime, most: int) -> list[str]:
+        """Deleted objects whose files are to be removed now."""
+        ...
+
+    async def removed(self, filename: str, again_at: datetime) -> None:
+        """The files are gone: remove once more at ``again_at``, and after that time forget the row."""
+        ...
+
+    async def find(self, filename: str) -> StoredObject | None: ...
+
+    async def kept_bytes(self, user_id: uuid.UUID) -> int: ...
+
+    async def ping(self) -> None: ...
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    from storage_service.store.sqlite import SqliteStore  # noqa: PLC0415  only the chosen backend is imported
+
+    return SqliteStore.open(settings.data_dir / "storage.db")

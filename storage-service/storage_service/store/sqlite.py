@@ -1,0 +1,197 @@
+"""The ledger in one SQLite file."""
+
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from shared.clock import to_text
+from shared.contracts import StoredVideo
+from shared.database import Sqlite
+from shared.errors import Conflict
+from storage_service.store import StoredObject
+
+MIGRATIONS = [
+    """
+    CREATE TABLE ledger (
+        user_id TEXT PRIMARY KEY,
+        kept INTEGER NOT NULL DEFAULT 0 CHECK (kept >= 0),
+        reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved >= 0)
+    ) STRICT;
+    CREATE TABLE objects (
+        filename TEXT PRIMARY KEY,
+        user_id TEXT NOT NULL REFERENCES ledger,
+        state TEXT NOT NULL CHECK (state IN ('reserved', 'stored', 'kept', 'deleted')),
+        granted INTEGER NOT NULL CHECK (granted > 0),
+        size INTEGER CHECK (size >= 0),
+        content_type TEXT,
+        duration REAL,
+        width INTEGER,
+        height INTEGER,
+        created_at TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        remove_at TEXT,
+        removals INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX objects_expiring ON objects (expires_at) WHERE state IN ('reserved', 'stored');
+    CREATE INDEX objects_removable ON objects (remove_at) WHERE remove_at IS NOT NULL
+    """,
+]
+
+
+class SqliteStore:
+    def __init__(self, database: Sqlite) -> None:
+        self._database = database
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[Self]:
+        async with Sqlite(path, MIGRATIONS) as database:
+            yield cls(database)
+
+    async def reserve(
+        self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
+    ) -> int | None:
+        user = str(user_id)
+
+        def work(connection: sqlite3.Connection) -> int | None:
+            known = connection.execute(
+                "SELECT user_id, state, granted FROM objects WHERE filename = ?", (filename,)
+            ).fetchone()
+            if known:
+                if known["user_id"] != user or known["state"] == "deleted":
+                    raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
+                connection.execute("UPDATE objects SET expires_at = ? WHERE filename = ?", (to_text(until), filename))
+                return int(known["granted"])
+            connection.execute("INSERT INTO ledger (user_id) VALUES (?) ON CONFLICT DO NOTHING", (user,))
+            (left,) = connection.execute(
+                "SELECT ? - kept - reserved FROM ledger WHERE user_id = ?", (limit, user)
+            ).fetchone()
+            if left < least:
+                return None
+            granted = min(most, int(left))
+            connection.execute("UPDATE ledger SET reserved = reserved + ? WHERE user_id = ?", (granted, user))
+            connection.execute(
+                """INSERT INTO objects (filename, user_id, state, granted, created_at, expires_at)
+                   VALUES (?, ?, 'reserved', ?, ?, ?)""",
+                (filename, user, granted, to_text(now), to_text(until)),
+            )
+            return granted
+
+        return await self._database.write(work)
+
+    async def store(self, filename: str, video: StoredVideo) -> bool:
+        return await self._database.write(
+            lambda connection: (
+                connection.execute(
+                    """UPDATE objects SET state = 'stored', size = :size, content_type = :content_type,
+                              duration = :duration, width = :width, height = :height
+                       WHERE filename = :filename AND state = 'reserved' AND granted >= :size""",
+                    {"filename": filename, **video.model_dump()},
+                ).rowcount
+                == 1
+            )
+        )
+
+    async def keep(self, filenames: Sequence[str]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            for filename in filenames:
+                row = connection.execute(
+                    "UPDATE objects SET state = 'kept' WHERE filename = ? AND state = 'stored' RETURNING *", (filename,)
+                ).fetchone()
+                if row:
+                    connection.execute(
+                        "UPDATE ledger SET reserved = reserved - ?, kept = kept + ? WHERE user_id = ?",
+                        (row["granted"], row["size"], row["user_id"]),
+                    )
+
+        await self._database.write(work)
+
+    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            for filename in filenames:
+                row = connection.execute("SELECT * FROM objects WHERE filename = ?", (filename,)).fetchone()
+                if row and row["state"] != "deleted":
+                    _delete(connection, row, now)
+
+        await self._database.write(work)
+
+    async def delete_expired(self, now: datetime, most: int) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT * FROM objects WHERE state = 'reserved' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+                (to_text(now), most),
+            ).fetchall()
+            for row in rows:
+                _delete(connection, row, now)
+            return len(rows)
+
+        return await self._database.write(work)
+
+    async def unkept(self, now: datetime, most: int) -> list[str]:
+        return await self._filenames(
+            "SELECT filename FROM objects WHERE state = 'stored' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+            now,
+            most,
+        )
+
+    async def removable(self, now: datetime, most: int) -> list[str]:
+        return await self._filenames(
+            "SELECT filename FROM objects WHERE remove_at <= ? ORDER BY remove_at LIMIT ?", now, most
+        )
+
+    async def removed(self, filename: str, again_at: datetime) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM objects WHERE filename = ? AND state = 'deleted' AND removals > 0", (filename,)
+            )
+            connection.execute(
+                "UPDATE objects SET removals = removals + 1, remove_at = ? WHERE filename = ? AND state = 'deleted'",
+                (to_text(again_at), filename),
+            )
+
+        await self._database.write(work)
+
+    async def find(self, filename: str) -> StoredObject | None:
+        row = await self._database.read(
+            lambda connection: connection.execute("SELECT * FROM objects WHERE filename = ?", (filename,)).fetchone()
+        )
+        return row and StoredObject(
+            filename=row["filename"],
+            user_id=uuid.UUID(row["user_id"]),
+            state=row["state"],
+            granted=row["granted"],
+            size=row["size"],
+            content_type=row["content_type"],
+            created_at=datetime.fromisoformat(row["created_at"]),
+        )
+
+    async def kept_bytes(self, user_id: uuid.UUID) -> int:
+        row = await self._database.read(
+            lambda connection: connection.execute(
+                "SELECT kept FROM ledger WHERE user_id = ?", (str(user_id),)
+            ).fetchone()
+        )
+        return row["kept"] if row else 0
+
+    async def ping(self) -> None:
+        await self._database.ping()
+
+    async def _filenames(self, query: str, now: datetime, most: int) -> list[str]:
+        rows = await self._database.read(lambda connection: connection.execute(query, (to_text(now), most)).fetchall())
+        return [row["filename"] for row in rows]
+
+
+def _delete(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:
+    """Give the bytes back as they were held: a kept object its size, any other its grant."""
+    connection.execute(
+        "UPDATE objects SET state = 'deleted', remove_at = ? WHERE filename = ?", (to_text(now), row["filename"])
+    )
+    held, column = (row["size"], "kept") if row["state"] == "kept" else (row["granted"], "reserved")
+    connection.execute(
+        f"UPDATE ledger SET {column} = {column} - ? WHERE user_id = ?",  # noqa: S608  one of two words of ours
+        (held, row["user_id"]),
+    )

@@ -1,0 +1,53 @@
+"""usage-service: what each user uploaded and watched on each day, and the daily limit on uploads."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from shared import web
+from shared.audit import AuditLog
+from shared.auth import Tokens
+from shared.http import Peer, open_client
+from shared.settings import load
+from usage_service import routes
+from usage_service.config import Settings
+from usage_service.service import UsageService
+from usage_service.store import open_store
+
+
+def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+    """The whole service; ``transport`` stands in for the network towards the peers."""
+    settings = settings or load(Settings)
+    tokens = Tokens(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings))
+            client = await stack.enter_async_context(open_client(transport))
+            logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
+            audit = await stack.enter_async_context(AuditLog(logging_service))
+            usage = UsageService(
+                store,
+                audit,
+                daily_limit=settings.daily_limit,
+                reservation_seconds=settings.reservation_seconds,
+            )
+            app.state.usage = usage
+            app.state.checks = {
+                "database": lambda: web.answers(store.ping()),
+                "logging-service": logging_service.state,
+            }
+            await stack.enter_async_context(web.sweeping(usage.sweep, settings.sweep_seconds))
+            yield
+
+    app = FastAPI(title="usage-service", lifespan=lifespan, redirect_slashes=False)
+    app.state.tokens = tokens
+    app.include_router(routes.public)
+    app.include_router(routes.internal)
+    app.include_router(web.sweep_route(lambda request: request.app.state.usage.sweep()))
+    app.include_router(web.status_routes("usage-service", lambda request: request.app.state.checks))
+    web.install(app, settings)
+    return app

@@ -1,0 +1,52 @@
+"""What user-service takes and gives."""
+
+import uuid
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_validator
+
+from shared.auth import Role
+from shared.contracts import Text
+from user_service.service import valid_email
+
+MAX_USERNAME = 100
+
+
+class Registration(BaseModel):
+    email: Annotated[str, Field(max_length=320), AfterValidator(valid_email)]
+    password: Annotated[str, Field(min_length=8, max_length=128)]
+    username: Text | None = None
+
+    @field_validator("username")
+    @classmethod
+    def _fits(cls, value: str | None) -> str | None:
+        value = (value or "").strip()
+        if len(value) > MAX_USERNAME:
+            raise ValueError(f"must have at most {MAX_USERNAME} characters")
+        return value or None
+
+
+class Login(BaseModel):
+    email: str
+    password: str
+
+
+class Message(BaseModel):
+    message: str
+
+
+class LoggedIn(BaseModel):
+    message: str
+    token: str
+
+
+class UserOut(BaseModel):
+    id: uuid.UUID
+    email: str
+    username: str
+    created_at: AwareDatetime
+    role: Role
+
+
+class UserAnswer(BaseModel):
+    user: UserOut

@@ -1,0 +1,27 @@
+"""What video-service reads from its environment and its ``.env``."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from shared.settings import MIB, Megabytes, Seconds, ServiceSettings, Url
+
+
+class Settings(ServiceSettings):
+    service: ClassVar[str] = "video-service"
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 3002
+    user_service_url: Url = "http://127.0.0.1:3001"
+    storage_service_url: Url = "http://127.0.0.1:3003"
+    usage_service_url: Url = "http://127.0.0.1:3004"
+    logging_service_url: Url = "http://127.0.0.1:3005"
+    storage_public_url: Url = "http://localhost:3003"
+    media_url_seconds: Seconds = 21_600
+    max_upload_mb: Megabytes = 50
+    upload_idle_seconds: Seconds = 30
+    renew_seconds: Seconds = 60
+    sweep_seconds: Seconds = 30
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * MIB)

@@ -1,0 +1,73 @@
+"""video-service: the catalogue of videos, and the upload that fills it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from shared import web
+from shared.audit import AuditLog
+from shared.auth import Tokens
+from shared.http import Peer, open_client
+from shared.media_url import MediaUrls
+from shared.settings import load
+from video_service import multipart, routes
+from video_service.config import Settings
+from video_service.outbox import Outbox
+from video_service.peers import Storage, Usage, Users
+from video_service.service import VideoService
+from video_service.store import open_store
+from video_service.upload import Uploads
+
+
+def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
+    """The whole service; ``transport`` stands in for the network towards the peers."""
+    settings = settings or load(Settings)
+    tokens = Tokens(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings))
+            client = await stack.enter_async_context(open_client(transport))
+            user_service = Peer(client, "user-service", settings.user_service_url, tokens.for_service)
+            storage_service = Peer(client, "storage-service", settings.storage_service_url, tokens.for_service)
+            usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
+            logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
+            audit = await stack.enter_async_context(AuditLog(logging_service))
+            storage, usage = Storage(storage_service), Usage(usage_service)
+            outbox = Outbox(store, storage, usage)
+            videos = VideoService(store, outbox, audit)
+            app.state.videos = videos
+            app.state.uploads = Uploads(
+                store,
+                outbox,
+                Users(user_service),
+                storage,
+                usage,
+                audit,
+                max_bytes=settings.max_upload_bytes,
+                overhead=multipart.OVERHEAD,
+                renew_seconds=settings.renew_seconds,
+            )
+            app.state.upload_idle_seconds = settings.upload_idle_seconds
+            app.state.media_urls = MediaUrls(settings, settings.storage_public_url, settings.media_url_seconds)
+            app.state.checks = {
+                "database": lambda: web.answers(store.ping()),
+                "user-service": user_service.state,
+                "storage-service": storage_service.state,
+                "usage-service": usage_service.state,
+                "logging-service": logging_service.state,
+            }
+            await stack.enter_async_context(web.sweeping(videos.sweep, settings.sweep_seconds))
+            yield
+
+    app = FastAPI(title="video-service", lifespan=lifespan, redirect_slashes=False)
+    app.state.tokens = tokens
+    app.include_router(routes.public)
+    app.include_router(routes.internal)
+    app.include_router(web.sweep_route(lambda request: request.app.state.videos.sweep()))
+    app.include_router(web.status_routes("video-service", lambda request: request.app.state.checks))
+    web.install(app, settings, streams=["/api/videos/upload"])
+    return app

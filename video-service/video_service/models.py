@@ -1,0 +1,67 @@
+"""What video-service gives."""
+
+import uuid
+
+from pydantic import AwareDatetime, BaseModel
+
+from shared.media_url import MediaUrls
+from shared.settings import MIB
+from video_service.store import Video
+
+
+class VideoOut(BaseModel):
+    """`filepath` is an absolute URL that a bare `<video>` can fetch; with `.jpg` for `.mp4` it is the thumbnail's.
+
+    `size_mb` is in MB of 1,048,576 bytes, `duration` in seconds.
+    """
+
+    id: uuid.UUID
+    user_id: uuid.UUID
+    filename: str
+    filepath: str
+    title: str
+    uploaded_at: AwareDatetime
+    deleted_at: AwareDatetime | None
+    size_mb: float
+    duration: float | None
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, video: Video, urls: MediaUrls, viewer: uuid.UUID) -> "VideoOut":
+        return cls(
+            id=video.id,
+            user_id=video.user_id,
+            filename=video.filename,
+            filepath=urls.mint(video.filename, viewer),
+            title=video.title,
+            uploaded_at=video.uploaded_at,
+            deleted_at=video.deleted_at,
+            size_mb=video.size / MIB,
+            duration=video.duration,
+            width=video.width,
+            height=video.height,
+        )
+
+
+class VideoPage(BaseModel):
+    videos: list[VideoOut]
+    total: int
+
+
+class Uploaded(BaseModel):
+    message: str
+    file: VideoOut
+
+
+class VideoUrl(BaseModel):
+    url: str
+
+
+class Message(BaseModel):
+    message: str
+
+
+class DeletedAll(BaseModel):
+    message: str
+    deleted: int

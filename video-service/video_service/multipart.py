@@ -1,0 +1,137 @@
+"""The upload form (RFC 7578), parsed from the stream: the video's bytes pass through, the fields stay.
+
+The page sends the part ``video`` first and ``title`` after it; the other order works too. What is not the video may
+take OVERHEAD bytes in all, so a declared length tells the video's size within that much.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
+
+OVERHEAD = 64 * 1024
+FIELDS = ("title",)
+
+
+class UploadForm:
+    """Read ``video()`` to its end, then ``finish()``; then ``fields`` holds what came with it."""
+
+    def __init__(self, content_type: str, body: AsyncIterator[bytes], idle_seconds: float) -> None:
+        """Raises ``Invalid`` unless ``content_type`` is a multipart form with a boundary. Reads nothing yet."""
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise Invalid("video: send the file as multipart/form-data in a part named video.", code="no_file")
+        self._body = body
+        self._idle_seconds = idle_seconds
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begins,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_ends,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": self._part_data,
+                "on_part_end": self._part_ends,
+                "on_end": self._form_ends,
+            },
+        )
+        self._chunks: list[bytes] = []
+        self._read = 0
+        self._video_bytes = 0
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._field: bytearray | None = None
+        self._in_video = self._video_seen = self._video_ended = self._complete = False
+        self._raw_fields: dict[str, bytearray] = {}
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The text fields read so far; raises ``Invalid`` for one that is not UTF-8."""
+        try:
+            return {name: value.decode() for name, value in self._raw_fields.items()}
+        except UnicodeDecodeError:
+            raise Invalid("title: must be text in UTF-8.") from None
+
+    async def video(self) -> AsyncIterator[bytes]:
+        """The bytes of the part ``video``; raises ``Invalid`` if there is none."""
+        while True:
+            chunks, self._chunks = self._chunks, []
+            for chunk in chunks:
+                yield chunk
+            if self._video_ended:
+                return
+            if not await self._feed():
+                raise Invalid("video: send a file in a part named video.", code="no_file")
+
+    async def finish(self) -> None:
+        """Read what follows the video."""
+        while await self._feed():
+            pass
+
+    async def _feed(self) -> bool:
+        """Parse the next piece of the body; False at its end. Bounds the wait and what is not video."""
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                piece = await anext(self._body, b"")
+        except TimeoutError:
+            raise TooSlow(f"The upload stood still for {self._idle_seconds:g} seconds.") from None
+        except ClientDisconnect:
+            raise BadRequest("The upload was cut off.", code="cut_off") from None
+        if not piece:
+            if not self._complete:
+                raise BadRequest("The upload was cut off before the end of the form.", code="cut_off")
+            return False
+        self._read += len(piece)
+        try:
+            self._parser.write(piece)
+        except MultipartParseError:
+            raise BadRequest("The form cannot be read: it is not well-formed multipart/form-data.") from None
+        if self._read - self._video_bytes > OVERHEAD:
+            raise TooLarge("What comes with the video is too long.", code="form_too_large")
+        return True
+
+    def _part_begins(self) -> None:
+        self._disposition = b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _header_ends(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if name == "video" and b"filename" in options:
+            if self._video_seen:
+                raise Invalid("video: send one file at a time.", code="too_many_files")
+            self._in_video = self._video_seen = True
+        elif name in FIELDS:
+            self._field = self._raw_fields[name] = bytearray()
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_video:
+            self._video_bytes += end - start
+            self._chunks.append(data[start:end])
+        elif self._field is not None:
+            self._field.extend(data[start:end])
+
+    def _part_ends(self) -> None:
+        self._video_ended = self._video_ended or self._in_video
+        self._in_video = False
+        self._field = None
+
+    def _form_ends(self) -> None:
+        self._complete = True

@@ -1,0 +1,63 @@
+"""What video-service asks the others: one small class per peer, its methods named after the domain."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+
+from shared.contracts import Deletions, Filenames, Grant, Reservation, StoredVideo, UploadDone, UploadLock
+from shared.http import Peer
+
+
+class Users:
+    """user-service, which lets each user upload one video at a time."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def lock_upload(self, user_id: uuid.UUID, upload_id: str) -> None:
+        """Take or renew the lock; raises ``PeerRefused`` (409) while another upload has it."""
+        await self._peer.call("PUT", f"/internal/users/{user_id}/upload-lock", UploadLock(holder=upload_id))
+
+    async def unlock_upload(self, user_id: uuid.UUID, upload_id: str) -> None:
+        await self._peer.call("DELETE", f"/internal/users/{user_id}/upload-lock/{upload_id}")
+
+
+class Storage:
+    """storage-service, which has the bytes and the storage quota."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def reserve(self, upload_id: str, reservation: Reservation) -> int:
+        """The bytes granted; raises ``PeerRefused`` (413) if the least does not fit. Repeated, it renews."""
+        return (await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)).granted
+
+    async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo:
+        """Stream the video into its reservation; raises ``PeerRefused`` (415) if it is not a video."""
+        return await self._peer.send(f"/internal/objects/{upload_id}", chunks, StoredVideo)
+
+    async def keep(self, filenames: Sequence[str]) -> None:
+        await self._peer.call("POST", "/internal/keep", Filenames(filenames=list(filenames)))
+
+    async def delete(self, filenames: Sequence[str]) -> None:
+        """Remove objects, or release reservations; it is the same to storage-service."""
+        await self._peer.call("POST", "/internal/delete", Filenames(filenames=list(filenames)))
+
+
+class Usage:
+    """usage-service, which has the daily limit."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def reserve(self, upload_id: str, reservation: Reservation) -> int:
+        """The bytes granted; raises ``PeerRefused`` (429) if the least does not fit. Repeated, it renews."""
+        return (await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)).granted
+
+    async def release(self, upload_id: str) -> None:
+        await self._peer.call("DELETE", f"/internal/reservations/{upload_id}")
+
+    async def upload_done(self, upload_id: str, done: UploadDone) -> None:
+        await self._peer.call("PUT", f"/internal/uploads/{upload_id}", done)
+
+    async def deletions(self, deletions: Deletions) -> None:
+        await self._peer.call("POST", "/internal/deletions", deletions)

@@ -1,0 +1,88 @@
+"""The rules of the catalogue: who sees what, who may delete, and what a deletion owes."""
+
+import uuid
+from datetime import timedelta
+from typing import Protocol
+
+from shared.auth import User
+from shared.clock import Clock, utc_now
+from shared.contracts import MAX_BATCH, is_filename
+from shared.errors import Forbidden, NotFound
+from video_service import outbox
+from video_service.outbox import Outbox
+from video_service.store import Page, Store, Video
+
+FETCHES = "VideoFetchService"
+STREAMS = "VideoStreamService"
+DELETIONS = "VideoDeleteService"
+# No upload lives as long: after this time nobody can add a filename that was settled as never to be.
+SETTLED_LIFE = timedelta(days=7)
+
+
+class Recorder(Protocol):
+    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
+
+
+class VideoService:
+    def __init__(self, store: Store, outbox: Outbox, audit: Recorder, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._audit = audit
+        self._clock = clock
+
+    async def newest(self, viewer: User, *, search: str, start: int, limit: int) -> Page:
+        page = await self._store.page(owner=None, search=search, start=start, limit=limit)
+        self._audit.record(viewer.id, "FETCH_VIDEOS", f"Fetched {len(page.videos)} videos from {start}", FETCHES)
+        return page
+
+    async def of_user(self, viewer: User, owner: uuid.UUID, *, start: int, limit: int) -> Page:
+        if not viewer.may_see(owner):
+            raise Forbidden("You may list your own videos only.")
+        page = await self._store.page(owner=owner, search="", start=start, limit=limit)
+        self._audit.record(
+            viewer.id, "FETCH_USER_VIDEOS", f"Fetched {len(page.videos)} videos of {owner} from {start}", FETCHES
+        )
+        return page
+
+    async def watch(self, viewer: User, filename: str) -> Video:
+        video = await self._live(filename)
+        self._audit.record(viewer.id, "STREAM_VIDEO", f"Watched {video.title}", STREAMS)
+        return video
+
+    async def delete(self, user: User, filename: str) -> None:
+        video = await self._live(filename)
+        if not user.may_see(video.user_id):
+            raise Forbidden("You may delete your own videos only.")
+        if not await self._delete([filename], video.user_id):
+            raise NotFound("There is no such video.")
+        self._audit.record(user.id, "DELETE_VIDEO", f"Deleted {video.title}", DELETIONS)
+
+    async def delete_all(self, user: User) -> int:
+        """Delete every video of ``user``; how many there were."""
+        deleted = 0
+        while filenames := await self._store.live_filenames(user.id, MAX_BATCH):
+            deleted += await self._delete(filenames, user.id)
+        self._audit.record(user.id, "DELETE_ALL_VIDEOS", f"Deleted {deleted} videos", DELETIONS)
+        return deleted
+
+    async def settle(self, filename: str) -> bool:
+        """storage-service's question about an object that nobody kept; a no is final."""
+        return await self._store.settle(filename, self._clock())
+
+    async def sweep(self) -> dict[str, int]:
+        await self._store.forget_settled(self._clock() - SETTLED_LIFE)
+        return {"sent": await self._outbox.sweep()}
+
+    async def _live(self, filename: str) -> Video:
+        video = await self._store.find(filename) if is_filename(filename) else None
+        if video is None or video.deleted_at is not None:
+            raise NotFound("There is no such video.")
+        return video
+
+    async def _delete(self, filenames: list[str], owner: uuid.UUID) -> int:
+        now = self._clock()
+        deleted, owed = await self._store.delete(
+            filenames, outbox.for_deletion(filenames, owner, now), now, self._outbox.lease()
+        )
+        await self._outbox.send(owed)
+        return deleted

@@ -1,0 +1,102 @@
+"""The catalogue and its outbox: what a store promises, and the choice of one."""
+
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from video_service.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A row of ``videos``. ``size`` in bytes, ``duration`` in seconds; ``filepath`` is the object's name in storage."""
+
+    id: uuid.UUID
+    user_id: uuid.UUID
+    filename: str
+    title: str
+    uploaded_at: datetime
+    size: int
+    duration: float | None
+    width: int
+    height: int
+    deleted_at: datetime | None = None
+
+    @property
+    def filepath(self) -> str:
+        return f"{self.filename}.mp4"
+
+
+Kind = Literal["keep", "upload_done", "delete", "deletions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """One call that another service is owed: which, and its body as JSON. ``id`` is 0 until it stands in the outbox."""
+
+    kind: Kind
+    body: str
+    id: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    videos: list[Video]
+    total: int
+
+
+class Store(Protocol):
+    """Every method is one transaction and may raise ``Unavailable``.
+
+    What is put into the outbox is leased until ``lease``: nobody else sends it before then.
+    """
+
+    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> list[Owed] | None:
+        """Insert the video and what it owes; None, and nothing changes, if its filename was settled as never to be."""
+        ...
+
+    async def settle(self, filename: str, now: datetime) -> bool:
+        """Whether a live video has this filename. If there is no such row, there never will be: ``add`` refuses it."""
+        ...
+
+    async def find(self, filename: str) -> Video | None:
+        """A video, live or deleted."""
+        ...
+
+    async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+        """Live videos, newest first, and how many there are in all; ``search`` is part of a title in any case."""
+        ...
+
+    async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]: ...
+
+    async def delete(
+        self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime
+    ) -> tuple[int, list[Owed]]:
+        """Mark those that are live as deleted, and owe; how many there were. With none, nothing changes."""
+        ...
+
+    async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
+        """What is due, leased to the caller."""
+        ...
+
+    async def paid(self, owed_id: int) -> None: ...
+
+    async def postpone(self, owed_id: int, due_at: datetime) -> None:
+        """It failed: count the attempt, and be due at ``due_at``."""
+        ...
+
+    async def forget_settled(self, before: datetime) -> None:
+        """Forget filenames settled as never to be before then: their uploads ended long ago."""
+        ...
+
+    async def ping(self) -> None: ...
+
+
+def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+    from video_service.store.sqlite import SqliteStore  # noqa: PLC0415  only the chosen backend is imported
+
+    return SqliteStore.open(settings.data_dir / "videos.db")

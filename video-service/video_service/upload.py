@@ -1,0 +1,232 @@
+"""An upload, step by step: lock, reserve, stream, inspect, enter, keep. Whatever fails, what was taken is given back.
+
+The upload's id is the video's filename, and every call to a peer is keyed by it. What cannot be given back because
+somebody died is a lease that runs out: the lock, both reservations, and an object that storage-service then asks about.
+"""
+
+import asyncio
+import logging
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from shared.auth import User
+from shared.clock import Clock, utc_now
+from shared.contracts import Reservation, StoredVideo
+from shared.errors import (
+    Conflict,
+    Invalid,
+    LimitReached,
+    PeerRefused,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from shared.settings import MIB
+from video_service import outbox
+from video_service.outbox import Outbox
+from video_service.store import Store, Video
+
+log = logging.getLogger(__name__)
+
+UPLOADS = "VideoUploadService"
+MAX_TITLE = 255
+
+
+class Form(Protocol):
+    """The upload form as it arrives; see ``multipart.UploadForm``."""
+
+    @property
+    def fields(self) -> dict[str, str]: ...
+    def video(self) -> AsyncIterator[bytes]: ...
+    async def finish(self) -> None: ...
+
+
+class Users(Protocol):
+    async def lock_upload(self, user_id: uuid.UUID, upload_id: str) -> None: ...
+    async def unlock_upload(self, user_id: uuid.UUID, upload_id: str) -> None: ...
+
+
+class Storage(Protocol):
+    async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
+    async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo: ...
+    async def delete(self, filenames: list[str]) -> None: ...
+
+
+class Usage(Protocol):
+    async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
+    async def release(self, upload_id: str) -> None: ...
+
+
+class Recorder(Protocol):
+    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
+
+
+class Uploads:
+    """``overhead`` is the most that a form may hold beside the video, in bytes."""
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        users: Users,
+        storage: Storage,
+        usage: Usage,
+        audit: Recorder,
+        *,
+        max_bytes: int,
+        overhead: int,
+        renew_seconds: float,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._users = users
+        self._storage = storage
+        self._usage = usage
+        self._audit = audit
+        self._max_bytes = max_bytes
+        self._overhead = overhead
+        self._renew_seconds = renew_seconds
+        self._clock = clock
+
+    async def upload(self, user: User, declared: int | None, form: Form) -> Video:
+        """Take one video from ``form``, whose body is ``declared`` bytes long, or of unknown length.
+
+        Raises ``TooLarge`` (413) over the size of an upload or the storage quota, ``LimitReached`` (429) over the daily
+        limit, ``Conflict`` (409) while another upload runs, ``UnsupportedMedia`` (415), ``Invalid`` (422),
+        ``Unavailable``.
+        """
+        reservation = self._reservation(user, declared)
+        upload_id = secrets.token_urlsafe(16)
+        async with AsyncExitStack() as undo:
+            await self._lock(user, upload_id, undo)
+            reserved = await undo.enter_async_context(AsyncExitStack())
+            ceiling = await self._reserve(upload_id, reservation, reserved)
+            async with self._renewing(user, upload_id, reservation):
+                stored = await self._storage.put(upload_id, self._measured(form, ceiling))
+                await form.finish()
+            video = Video(
+                id=uuid.uuid4(),
+                user_id=user.id,
+                filename=upload_id,
+                title=valid_title(form.fields.get("title")),
+                uploaded_at=self._clock(),
+                size=stored.size,
+                duration=stored.duration,
+                width=stored.width,
+                height=stored.height,
+            )
+            # From here on the row may exist, even if the database's answer is lost. Only storage-service, which asks
+            # the catalogue, may still give the object back.
+            given_back = reserved.pop_all()
+            owed = await self._store.add(
+                video, outbox.for_upload(upload_id, user.id, video.size, video.uploaded_at), self._outbox.lease()
+            )
+            if owed is None:
+                await given_back.aclose()
+                raise Conflict("This upload took too long and was given up; please start it again.", code="upload_gone")
+            await self._outbox.send(owed)
+        self._audit.record(user.id, "UPLOAD_VIDEO", f"Uploaded {video.title} ({video.size / MIB:.2f} MB)", UPLOADS)
+        return video
+
+    def _reservation(self, user: User, declared: int | None) -> Reservation:
+        """What to ask the quotas for: the body's length tells the video's within the form's overhead."""
+        if declared is None:
+            return Reservation(user_id=user.id, least=1, most=self._max_bytes)
+        if declared - self._overhead > self._max_bytes:
+            raise self._over_upload_limit()
+        most = max(1, min(declared, self._max_bytes))
+        return Reservation(user_id=user.id, least=max(1, min(declared - self._overhead, most)), most=most)
+
+    async def _lock(self, user: User, upload_id: str, undo: AsyncExitStack) -> None:
+        undo.push_async_callback(_quietly, lambda: self._users.unlock_upload(user.id, upload_id))
+        try:
+            await self._users.lock_upload(user.id, upload_id)
+        except Unavailable:
+            log.warning("the upload lock is skipped: user-service does not answer")
+        except PeerRefused as refusal:
+            if refusal.status == 404:
+                raise Unauthorized("Your account does not exist any more.", code="no_such_user") from None
+            raise
+
+    async def _reserve(
+        self, upload_id: str, reservation: Reservation, undo: AsyncExitStack
+    ) -> tuple[int, ServiceError]:
+        """Both reservations; how many bytes may come, and what to say at the first one too many."""
+        undo.push_async_callback(_quietly, lambda: self._storage.delete([upload_id]))
+        granted = await self._storage.reserve(upload_id, reservation)
+        storage_full = TooLarge(
+            "Exceeding total storage limit: this video does not fit in what is left of your storage.",
+            code="storage_limit",
+        )
+        ceilings: list[tuple[int, ServiceError]] = [
+            (self._max_bytes, self._over_upload_limit()),
+            (granted, storage_full),
+        ]
+        undo.push_async_callback(_quietly, lambda: self._usage.release(upload_id))
+        try:
+            granted = await self._usage.reserve(upload_id, reservation)
+            day_full = LimitReached(
+                "Exceeding daily bandwidth limit: this video does not fit in what is left of today.", code="daily_limit"
+            )
+            ceilings.append((granted, day_full))
+        except Unavailable:
+            log.warning("no reservation of today's bandwidth: usage-service does not answer")
+        # The lowest ceiling; where two are equal, the first one named.
+        return min(ceilings, key=lambda ceiling: ceiling[0])
+
+    async def _measured(self, form: Form, ceiling: tuple[int, ServiceError]) -> AsyncIterator[bytes]:
+        """The video's bytes, up to the ceiling; at least one."""
+        received = 0
+        async for chunk in form.video():
+            received += len(chunk)
+            if received > ceiling[0]:
+                raise ceiling[1]
+            yield chunk
+        if received == 0:
+            raise Invalid("video: the file is empty.", code="no_file")
+
+    @asynccontextmanager
+    async def _renewing(self, user: User, upload_id: str, reservation: Reservation) -> AsyncIterator[None]:
+        """While the body arrives, keep lock and reservations from running out, however slow the line is."""
+
+        async def forever() -> None:
+            while True:
+                await asyncio.sleep(self._renew_seconds)
+                await _quietly(lambda: self._users.lock_upload(user.id, upload_id))
+                await _quietly(lambda: self._storage.reserve(upload_id, reservation))
+                await _quietly(lambda: self._usage.reserve(upload_id, reservation))
+
+        task = asyncio.create_task(forever(), name="renewal")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _over_upload_limit(self) -> TooLarge:
+        return TooLarge(f"The video is larger than the {self._max_bytes / MIB:g} MB that one upload may have.")
+
+
+def valid_title(title: str | None) -> str:
+    """The title, trimmed; raises ``Invalid``."""
+    title = (title or "").strip()
+    if not title:
+        raise Invalid("title: a video needs a title.")
+    if len(title) > MAX_TITLE:
+        raise Invalid(f"title: must have at most {MAX_TITLE} characters.")
+    if "\0" in title:
+        raise Invalid("title: must not contain a NUL character.")
+    return title
+
+
+async def _quietly(call: Callable[[], Awaitable[object]]) -> None:
+    """Give back or renew; if the peer does not answer, the lease runs out by itself."""
+    try:
+        await call()
+    except ServiceError as error:
+        log.warning("left to run out: %s", error.message)
