@@ -130,10 +130,10 @@ class Tokens:
         raise Unauthorized
 
     def _decode(self, token: str, secret: str) -> dict[str, Any]:
-        # Expiry and audience are judged by the callers: the first against our clock at every use, the second by
-        # exact match.
+        # Expiry and audience are required by _Claims and judged by the callers: the first against our clock at every
+        # use, the second by exact match.
         options = {"verify_exp": False, "verify_aud": False}
-        required = {f"require_{claim}": True for claim in ("exp", "iat", "sub", "aud", "iss", "jti")}
+        required = {f"require_{claim}": True for claim in ("iat", "sub", "iss", "jti")}
         return dict(jwt.decode(token, secret, algorithms=["HS256"], issuer=ISSUER, options=options | required))
 
 

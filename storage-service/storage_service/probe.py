@@ -62,10 +62,11 @@ def judge(file: BinaryIO) -> Probe:
         "format_whitelist": container.demuxer,
         "protocol_whitelist": "none",
         "enable_drefs": "0",
-        "codec_whitelist": "none",  # the header is judged before anything is decoded
+        "codec_whitelist": "mpeg4",  # the one whose size must be decoded; of the others the header is judged first
+        "max_pixels": str(MOST_PIXELS),
     }
     with av.open(
-        file, "r", format=container.demuxer, container_options=options, metadata_errors="replace", io_open=_refuse
+        file, "r", format=container.demuxer, options=options, metadata_errors="replace", io_open=_refuse
     ) as film:
         stream = _video(film)
         duration = _believable((film.duration or 0) / av.time_base) if container.timed else None

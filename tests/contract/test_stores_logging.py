@@ -1,0 +1,133 @@
+"""What every logging store promises, over every backend."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from logging_service.config import Settings
+from logging_service.store import Log, Page, Store, open_store
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ANNE = uuid.uuid4()
+BORIS = uuid.uuid4()
+
+
+@pytest.fixture
+async def stores(store_settings: Callable[..., Settings]) -> AsyncIterator[tuple[Store, Store]]:
+    """Two over the same data, as two instances of the service have them."""
+    settings = store_settings(Settings)
+    async with AsyncExitStack() as stack:
+        yield (
+            await stack.enter_async_context(open_store(settings)),
+            await stack.enter_async_context(open_store(settings)),
+        )
+
+
+@pytest.fixture
+def store(stores: tuple[Store, Store]) -> Store:
+    return stores[0]
+
+
+def log(description: str = "", user: uuid.UUID = ANNE, at: datetime = NOW, **more: Any) -> Log:
+    return Log(
+        id=more.get("id") or uuid.uuid4(),
+        user_id=user,
+        action_type="UPLOAD_VIDEO",
+        description=description,
+        service_name="VideoUploadService",
+        created_at=at,
+    )
+
+
+def descriptions(page: Page) -> list[str]:
+    return [entry.description for entry in page.logs]
+
+
+async def test_a_log_comes_back_as_it_was_written(store: Store) -> None:
+    written = log("Grüße 😀 'quoted'; DROP TABLE logs", at=NOW + timedelta(microseconds=1))
+    await store.add([written])
+    assert await store.page(ANNE, 0, 100) == Page([written], 1)
+    assert await store.page(None, 0, 100) == Page([written], 1)
+
+
+async def test_times_of_any_zone_are_one_time(store: Store) -> None:
+    kiritimati = timezone(timedelta(hours=14))
+    await store.add([log("later", at=NOW + timedelta(seconds=1)), log("now", at=NOW.astimezone(kiritimati))])
+    page = await store.page(ANNE, 0, 100)
+    assert descriptions(page) == ["later", "now"]
+    assert page.logs[1].created_at == NOW
+
+
+async def test_newest_come_first_and_at_one_instant_the_last_written(store: Store) -> None:
+    await store.add([log("old", at=NOW - timedelta(days=1)), log("new", at=NOW + timedelta(microseconds=1))])
+    await store.add([log("first", at=NOW), log("second", at=NOW)])
+    await store.add([log("third", at=NOW), log("ancient", at=NOW - timedelta(days=9))])
+    expected = ["new", "third", "second", "first", "old", "ancient"]
+    assert descriptions(await store.page(ANNE, 0, 100)) == expected
+    assert descriptions(await store.page(None, 0, 100)) == expected
+
+
+async def test_pages_follow_one_another_without_gap_or_repetition(store: Store) -> None:
+    await store.add([log(str(number), at=NOW + timedelta(seconds=number // 3)) for number in range(25)])
+    for user in (ANNE, None):
+        pages = [await store.page(user, start, 10) for start in (0, 10, 20)]
+        assert [len(page.logs) for page in pages] == [10, 10, 5]
+        assert [int(text) for page in pages for text in descriptions(page)] == list(range(24, -1, -1))
+        assert {page.total for page in pages} == {25}
+
+
+@pytest.mark.parametrize("start", [3, 4, 2**63 - 1, 2**63, 10**30])
+async def test_past_the_end_is_an_empty_page_with_the_true_total(store: Store, start: int) -> None:
+    await store.add([log() for _ in range(3)])
+    assert await store.page(ANNE, start, 100) == Page([], 3)
+    assert await store.page(None, start, 100) == Page([], 3)
+
+
+async def test_users_see_their_own_logs_only(store: Store) -> None:
+    await store.add([log("a", ANNE), log("b", BORIS), log("c", ANNE)])
+    assert descriptions(await store.page(ANNE, 0, 100)) == ["c", "a"]
+    assert await store.page(uuid.uuid4(), 0, 100) == Page([], 0)
+    everybody = await store.page(None, 0, 100)
+    assert everybody.total == 3
+    assert descriptions(everybody) == ["c", "b", "a"]
+
+
+async def test_a_repeated_batch_writes_nothing_twice_and_counts_nothing_twice(store: Store) -> None:
+    batch = [log(str(number), user) for number in range(5) for user in (ANNE, BORIS)]
+    await store.add(batch)
+    await store.add(batch)
+    await store.add([batch[0], log("new"), batch[-1], batch[-1]])
+    assert (await store.page(ANNE, 0, 100)).total == len((await store.page(ANNE, 0, 100)).logs) == 6
+    assert (await store.page(BORIS, 0, 100)).total == 5
+    assert (await store.page(None, 0, 100)).total == len((await store.page(None, 0, 100)).logs) == 11
+
+
+async def test_an_id_that_is_there_keeps_what_was_written_first(store: Store) -> None:
+    known = uuid.uuid4()
+    await store.add([log("first", id=known)])
+    await store.add([log("second", id=known, user=BORIS)])
+    assert descriptions(await store.page(None, 0, 100)) == ["first"]
+    assert (await store.page(BORIS, 0, 100)).total == 0
+
+
+async def test_batches_that_arrive_at_once_are_all_written_and_counted(stores: tuple[Store, Store]) -> None:
+    batches = [[log(user=user) for user in (ANNE, BORIS) for _ in range(10)] for _ in range(20)]
+    twice = [store.add(batch) for batch in batches for store in stores]
+    await asyncio.gather(*twice)
+    assert (await stores[0].page(None, 0, 1)).total == 400
+    assert (await stores[1].page(ANNE, 0, 1)).total == 200
+    assert len((await stores[1].page(BORIS, 0, 1000)).logs) == 200
+
+
+async def test_what_was_written_is_there_after_a_restart(store_settings: Callable[..., Settings]) -> None:
+    settings = store_settings(Settings)
+    async with open_store(settings) as before:
+        await before.add([log("kept")])
+    async with open_store(settings) as after:
+        await after.ping()
+        assert descriptions(await after.page(ANNE, 0, 100)) == ["kept"]

@@ -1,0 +1,156 @@
+"""What `make run` promises, with the five real services, in a copy of the tree that has no `.env` yet."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ["user-service", "video-service", "storage-service", "usage-service", "logging-service"]
+
+
+class House:
+    """A fresh clone, as far as the runner sees it, on ports that are free here."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.output = root / "output.txt"
+        for name in ["scripts", *FOLDERS]:
+            ignored = shutil.ignore_patterns(".env", "data", "__pycache__")
+            shutil.copytree(ROOT / name, root / name, ignore=ignored)
+        shutil.copy(ROOT / "Procfile", root)
+        (root / ".venv").symlink_to(sys.prefix)
+        self.ports = dict(zip(FOLDERS, free_ports(len(FOLDERS)), strict=True))
+        for name, port in self.ports.items():
+            example = root / name / ".env.example"
+            example.write_text(re.sub(r"(?m)^PORT=.*$", f"PORT={port}", example.read_text()))
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        # Nothing of the tester's own settings; in a session of its own, like a terminal's.
+        env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        with self.output.open("wb") as output:
+            run = subprocess.Popen(
+                [self.root / ".venv/bin/python", self.root / "scripts/run.py"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=True,
+            )
+        try:
+            yield run
+        finally:
+            if run.poll() is None:  # only when the test has failed
+                runner = psutil.Process(run.pid)
+                for process in [*runner.children(recursive=True), runner]:
+                    process.kill()
+                run.wait()
+
+    def wait_until_ready(self, run: subprocess.Popen[bytes]) -> None:
+        while "Ctrl-C stops all" not in self.said():
+            assert run.poll() is None, self.said()
+            time.sleep(0.05)
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def env_files(self) -> dict[str, dict[str, str | None]]:
+        return {name: dotenv_values(self.root / name / ".env") for name in FOLDERS}
+
+    def listening(self) -> list[str]:
+        return [name for name, port in self.ports.items() if answers(port)]
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+def test_five_services_start_with_one_secret_stop_on_ctrl_c_and_start_again(house: House) -> None:
+    with house.running() as run:
+        house.wait_until_ready(run)
+        for name, port in house.ports.items():
+            url = f"http://localhost:{port}"
+            assert re.search(rf"{name} +{url} +{url}/docs", house.said()), house.said()
+            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        family = psutil.Process(run.pid).children(recursive=True)
+        asked = time.monotonic()
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(8) == 0, house.said()
+        assert time.monotonic() - asked < 8
+    assert house.listening() == []
+    assert not [process for process in family if process.is_running()]
+
+    first = house.env_files()
+    secrets = {values["JWT_SECRET"] or "" for values in first.values()}
+    assert len(secrets) == 1
+    assert len(secrets.pop().encode()) >= 32
+    for name in FOLDERS:
+        assert (house.root / name / ".env").stat().st_mode & 0o777 == 0o600
+
+    with house.running() as run:
+        house.wait_until_ready(run)
+        assert house.env_files() == first
+        usage = next(p for p in psutil.Process(run.pid).children(recursive=True) if "usage_service" in p.cmdline())
+        usage.kill()
+        assert run.wait(8) == 1, "when one service dies, the run has failed"
+    assert "usage-service ended by itself (signal 9)" in house.said()
+    assert house.listening() == []
+
+
+def test_a_port_in_use_is_one_clear_line(house: House) -> None:
+    port = house.ports["storage-service"]
+    with socket.create_server(("127.0.0.1", port)), house.running() as run:
+        assert run.wait(10) == 1
+    told = [line for line in house.said().splitlines() if not line.startswith("Wrote ")]
+    assert len(told) == 1, told
+    assert f"port {port} of storage-service" in told[0]
+    assert "storage-service/.env" in told[0]
+
+
+def test_two_services_on_one_port_are_refused(house: House) -> None:
+    example = house.root / "usage-service/.env.example"
+    example.write_text(re.sub(r"(?m)^PORT=.*$", f"PORT={house.ports['user-service']}", example.read_text()))
+    with house.running() as run:
+        assert run.wait(10) == 1
+    assert "usage-service and user-service have the same PORT" in house.said()
+
+
+def test_a_service_that_lost_its_env_file_gets_the_secret_of_the_others(house: House) -> None:
+    secret = "s" * 40
+    (house.root / "user-service/.env").write_text(f"JWT_SECRET={secret}\nPORT={house.ports['user-service']}\n")
+    with socket.create_server(("127.0.0.1", house.ports["user-service"])), house.running() as run:
+        assert run.wait(10) == 1  # the busy port ends it after the files are written
+    assert {values["JWT_SECRET"] for values in house.env_files().values()} == {secret}
+
+
+def test_two_different_secrets_are_refused(house: House) -> None:
+    for name, letter in (("user-service", "a"), ("video-service", "b")):
+        (house.root / name / ".env").write_text(f"JWT_SECRET={letter * 40}\n")
+    with house.running() as run:
+        assert run.wait(10) == 1
+    assert house.said().count("\n") == 1
+    assert "JWT_SECRET differs between user-service/.env and video-service/.env" in house.said()
