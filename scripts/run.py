@@ -160,7 +160,7 @@ class Runner(Manager):  # type: ignore[misc]
     """
 
     def __init__(self, services: list[Service]) -> None:
-        super().__init__(Screen(sys.stdout))
+        super().__init__(Screen(sys.stdout, time_format=""))  # the services tell the time themselves
         self.services = services
         self.stopping = False
         self.failures: list[str] = []

@@ -1,6 +1,7 @@
 """``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C."""
 
 import contextlib
+import json
 import socket
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from tempfile import TemporaryFile
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared import logs
 from shared.settings import S, SettingsError, load
@@ -32,6 +34,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
+            http=_Protocol,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -45,6 +48,16 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
         server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(2)
+
+
+class _Protocol(HttpToolsProtocol):
+    """What is not even HTTP gets an error of the same shape as everything else."""
+
+    def send_400_response(self, msg: str) -> None:
+        body = json.dumps({"message": msg, "code": "bad_request"}).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
 
 
 def _own(service: str, folder: Path) -> None:

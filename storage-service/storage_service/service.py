@@ -96,6 +96,8 @@ class StorageService:
             await asyncio.shield(self._blobs.remove(filename))
             if isinstance(error, NotAVideo):
                 raise UnsupportedMedia(f"This is not a video that can be played: {error}", code="not_a_video") from None
+            if isinstance(error, OSError):
+                raise Unavailable("The video cannot be inspected now; please try again later.") from error
             raise
         return video
 

@@ -112,6 +112,7 @@ async function refresh() {
   at('feed').replaceChildren(...feed.videos.map(card));
   at('mine').replaceChildren(...mine.videos.map(card));
   at('logs').replaceChildren(...log.logs.map(line));
+  return { message: 'refreshed' };
 }
 
 function card(video) {
@@ -149,6 +150,6 @@ function onSubmit(id, act) {
 
 onSubmit('register', (form) => register(Object.fromEntries(form)));
 onSubmit('login', (form) => login(Object.fromEntries(form)));
-onSubmit('upload', (form) => upload(form.get('file'), form.get('title')));
-at('refresh').addEventListener('click', () => say(async () => (await refresh()) ?? { message: 'refreshed' }));
+onSubmit('upload', (form) => upload(at('upload').elements.file.files[0], form.get('title')));
+at('refresh').addEventListener('click', () => say(refresh));
 at('delete-all').addEventListener('click', removeAll);
