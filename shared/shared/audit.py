@@ -57,7 +57,7 @@ class AuditLog:
             id=uuid.uuid4(),
             user_id=user_id,
             action=action,
-            description=description[:2000],
+            description=_sendable(description),
             service=service,
             created_at=utc_now(),
         )
@@ -105,3 +105,8 @@ class AuditLog:
             self.dropped += number
             if first or self.dropped % 1000 < number:
                 log.warning("log entries dropped so far: %s", self.dropped)
+
+
+def _sendable(text: str) -> str:
+    """Whatever a user wrote, as text that JSON and every database take: no NUL, no half of a character."""
+    return text[:2000].replace("\0", "").encode(errors="replace").decode()

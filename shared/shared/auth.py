@@ -125,7 +125,7 @@ class Tokens:
                     return opened, user
                 if opened.aud == SERVICES:
                     return opened, None
-            except (JOSEError, ValidationError, ValueError):
+            except (JOSEError, ValidationError, ValueError, RecursionError):
                 continue
         raise Unauthorized
 

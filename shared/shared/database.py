@@ -10,7 +10,8 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, TypeVar
@@ -20,6 +21,7 @@ from shared.errors import Unavailable
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Parameters = Sequence[str | int | float | None] | Mapping[str, str | int | float | None]
 BUSY_SECONDS = 10
 READERS = 2
 
@@ -51,7 +53,10 @@ class Sqlite:
         await asyncio.to_thread(self._close)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` as one transaction. It is committed and on the disk when this returns."""
+        """Run ``work`` as one transaction. It is committed and on the disk when this returns.
+
+        What ``work`` returns leaves its thread: rows and values, never a cursor.
+        """
 
         def transaction() -> T:
             connection = self._connection()
@@ -80,9 +85,19 @@ class Sqlite:
 
         return await self._run(self._readers, snapshot)
 
+    async def execute(self, statement: str, parameters: Parameters = ()) -> int:
+        """One statement as a transaction; how many rows it changed."""
+        return await self.write(lambda connection: connection.execute(statement, parameters).rowcount)
+
+    async def fetch_all(self, query: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
+        return await self.read(lambda connection: connection.execute(query, parameters).fetchall())
+
+    async def fetch_one(self, query: str, parameters: Parameters = ()) -> sqlite3.Row | None:
+        return await self.read(lambda connection: connection.execute(query, parameters).fetchone())
+
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""
-        await self.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self.fetch_one("SELECT 1")
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
@@ -98,7 +113,7 @@ class Sqlite:
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
@@ -124,3 +139,17 @@ class Sqlite:
         self._readers.shutdown()
         for connection in self._opened:
             connection.close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """The change to WAL, made once in a file's life, does not wait for another process by itself as all else does."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -23,7 +23,8 @@ def _secret(value: SecretStr) -> SecretStr:
 
 def _url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    # `port` raises ValueError for one that cannot be.
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
         raise ValueError("must be a URL such as http://127.0.0.1:3001")
     return value.rstrip("/")
 

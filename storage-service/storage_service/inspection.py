@@ -74,13 +74,14 @@ class _Server:
     async def fork(self) -> _Judge:
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self.control, [b"\0"], [theirs.fileno()])
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            return _Judge(int(await reader.readline()), reader, writer)
-        except BaseException:
-            writer.close()
-            raise
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            try:
+                socket.send_fds(self.control, [b"\0"], [theirs.fileno()])
+                theirs.close()  # so that the judge's end is the last one, and its death is heard
+                return _Judge(int(await reader.readline()), reader, writer)
+            except BaseException:
+                writer.close()
+                raise
 
     async def stop(self) -> None:
         self.control.close()

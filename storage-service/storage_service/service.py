@@ -131,7 +131,7 @@ class StorageService:
         for filename in await self._store.unkept(now, SWEEP_BATCH):
             try:
                 wanted = await self._catalogue.has(filename)
-            except Unavailable:
+            except ServiceError:
                 break  # ask later, never guess
             if wanted:
                 await self._store.keep([filename])

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
 
 OVERHEAD = 64 * 1024
+LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
 FIELDS = ("title",)
 
 
@@ -23,8 +24,8 @@ class UploadForm:
     def __init__(self, content_type: str, body: AsyncIterator[bytes], idle_seconds: float) -> None:
         """Raises ``Invalid`` unless ``content_type`` is a multipart form with a boundary. Reads nothing yet."""
         kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary")
-        if kind != b"multipart/form-data" or not boundary:
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not 1 <= len(boundary) <= LONGEST_BOUNDARY:
             raise Invalid("video: send the file as multipart/form-data in a part named video.", code="no_file")
         self._body = body
         self._idle_seconds = idle_seconds

@@ -62,13 +62,15 @@ class SqliteStore:
             )
             for log in logs
         ]
-        await self._database.write(
-            lambda connection: connection.executemany(
+
+        def work(connection: sqlite3.Connection) -> None:  # and not the cursor: it must not outlive its turn
+            connection.executemany(
                 """INSERT INTO logs (id, user_id, action_type, description, service_name, created_at)
                    VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING""",
                 rows,
             )
-        )
+
+        await self._database.write(work)
 
     async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
         whose = EVERYBODY if user_id is None else str(user_id)

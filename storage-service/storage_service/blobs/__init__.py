@@ -20,7 +20,8 @@ class Blobs(Protocol):
         """Store a video as it arrives, in constant memory; its size in bytes.
 
         It is complete and on the disk when this returns. Raises ``TooLarge`` at the first byte over ``limit``,
-        ``Conflict`` if the filename is being written or was; after any failure nothing of it is left.
+        ``Conflict`` if the filename is being written or was, or was removed meanwhile; after any failure nothing of it
+        is left.
         """
         ...
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,9 +41,10 @@ class LocalBlobs:
             blobs._disk.shutdown(wait=False, cancel_futures=True)
 
     async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
-        part = self._part(filename)
-        descriptor = await self._run(lambda: os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        part, final = self._part(filename), self.path(filename, "video")
+        opened: list[int] = []  # filled by the thread: nothing is lost if nobody waits for it any more
         try:
+            await self._run(lambda: opened.append(_create(part, final)))
             size = 0
             piece = bytearray()
             async for chunk in chunks:
@@ -54,16 +55,18 @@ class LocalBlobs:
                     )
                 piece += chunk
                 if len(piece) >= PIECE:
-                    await self._run(partial(_write_all, descriptor, piece))
+                    await self._run(partial(_write_all, opened[0], piece))
                     piece = bytearray()
-            await self._run(partial(_write_all, descriptor, piece))
-            await self._run(lambda: os.fsync(descriptor))
-            await self._run(lambda: self._settle(part, self.path(filename, "video")))
+            await self._run(partial(_write_all, opened[0], piece))
+            await self._run(lambda: os.fsync(opened[0]))
+            await self._run(lambda: self._settle(part, final))
         except BaseException:
-            await asyncio.shield(self._run(lambda: part.unlink(missing_ok=True)))
+            if opened:
+                await self._run(lambda: _unlink([part, final]))
             raise
         finally:
-            os.close(descriptor)
+            for descriptor in opened:
+                os.close(descriptor)
         return size
 
     async def write_thumbnail(self, filename: str, jpeg: bytes) -> None:
@@ -86,12 +89,7 @@ class LocalBlobs:
     async def remove(self, filename: str) -> None:
         part = self._part(filename)
         paths = [part, part.with_suffix(SUFFIX["thumbnail"]), *(self.path(filename, kind) for kind in SUFFIX)]
-
-        def work() -> None:
-            for path in paths:
-                path.unlink(missing_ok=True)
-
-        await self._run(work)
+        await self._run(lambda: _unlink(paths))
 
     async def ping(self) -> None:
         await self._run(lambda: os.stat(self._objects))
@@ -108,18 +106,41 @@ class LocalBlobs:
     def _settle(self, part: Path, final: Path) -> None:
         """Rename, and make the rename last: a file's name is on the disk only when its folder is."""
         final.parent.mkdir(exist_ok=True)
-        part.rename(final)
+        try:
+            part.rename(final)
+        except FileNotFoundError:
+            raise Conflict("This upload has been given up; please start it again.", code="upload_gone") from None
         for folder in (final.parent, self._objects):
             _sync_folder(folder)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        running = asyncio.get_running_loop().run_in_executor(self._disk, work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: nothing is closed or removed under its hands.
+            await asyncio.wait([running])
+            raise
         except FileExistsError:
             raise Conflict("This upload has been stored already.", code="already_stored") from None
         except OSError as error:
             log.exception("the disk does not take or give bytes")
             raise Unavailable("The storage does not answer; please try again later.") from error
+
+
+def _create(part: Path, final: Path) -> int:
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # Only now: whoever wrote it before has renamed its part by the time that this one could be made.
+    if final.exists():
+        os.close(descriptor)
+        part.unlink()
+        raise FileExistsError(final)
+    return descriptor
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, piece: bytearray) -> None:

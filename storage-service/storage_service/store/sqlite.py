@@ -84,17 +84,13 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def store(self, filename: str, video: StoredVideo) -> bool:
-        return await self._database.write(
-            lambda connection: (
-                connection.execute(
-                    """UPDATE objects SET state = 'stored', size = :size, content_type = :content_type,
-                              duration = :duration, width = :width, height = :height
-                       WHERE filename = :filename AND state = 'reserved' AND granted >= :size""",
-                    {"filename": filename, **video.model_dump()},
-                ).rowcount
-                == 1
-            )
+        stored = await self._database.execute(
+            """UPDATE objects SET state = 'stored', size = :size, content_type = :content_type,
+                      duration = :duration, width = :width, height = :height
+               WHERE filename = :filename AND state = 'reserved' AND granted >= :size""",
+            {"filename": filename, **video.model_dump()},
         )
+        return stored == 1
 
     async def keep(self, filenames: Sequence[str]) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -156,10 +152,10 @@ class SqliteStore:
         await self._database.write(work)
 
     async def find(self, filename: str) -> StoredObject | None:
-        row = await self._database.read(
-            lambda connection: connection.execute("SELECT * FROM objects WHERE filename = ?", (filename,)).fetchone()
-        )
-        return row and StoredObject(
+        row = await self._database.fetch_one("SELECT * FROM objects WHERE filename = ?", (filename,))
+        if row is None:
+            return None
+        return StoredObject(
             filename=row["filename"],
             user_id=uuid.UUID(row["user_id"]),
             state=row["state"],
@@ -170,18 +166,14 @@ class SqliteStore:
         )
 
     async def kept_bytes(self, user_id: uuid.UUID) -> int:
-        row = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT kept FROM ledger WHERE user_id = ?", (str(user_id),)
-            ).fetchone()
-        )
+        row = await self._database.fetch_one("SELECT kept FROM ledger WHERE user_id = ?", (str(user_id),))
         return row["kept"] if row else 0
 
     async def ping(self) -> None:
         await self._database.ping()
 
     async def _filenames(self, query: str, now: datetime, most: int) -> list[str]:
-        rows = await self._database.read(lambda connection: connection.execute(query, (to_text(now), most)).fetchall())
+        rows = await self._database.fetch_all(query, (to_text(now), most))
         return [row["filename"] for row in rows]
 
 

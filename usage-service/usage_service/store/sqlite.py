@@ -98,9 +98,7 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def release(self, upload_id: str) -> None:
-        await self._database.write(
-            lambda connection: connection.execute("DELETE FROM reservations WHERE upload_id = ?", (upload_id,))
-        )
+        await self._database.execute("DELETE FROM reservations WHERE upload_id = ?", (upload_id,))
 
     async def commit(self, upload: Event) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -120,11 +118,9 @@ class SqliteStore:
         await self._database.write(work)
 
     async def day(self, user_id: uuid.UUID, day: date) -> Day:
-        row = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT uploaded, streamed, uploads, deletions FROM days WHERE user_id = ? AND day = ?",
-                (str(user_id), day.isoformat()),
-            ).fetchone()
+        row = await self._database.fetch_one(
+            "SELECT uploaded, streamed, uploads, deletions FROM days WHERE user_id = ? AND day = ?",
+            (str(user_id), day.isoformat()),
         )
         return Day(**row) if row else Day()
 

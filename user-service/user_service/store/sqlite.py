@@ -51,16 +51,13 @@ class SqliteStore:
             "email_key": account.email_key,
         }
 
-        def work(connection: sqlite3.Connection) -> bool:
-            added = connection.execute(
-                """INSERT INTO users (id, email, password, username, created_at, role, email_key)
-                   VALUES (:id, :email, :password, :username, :created_at, :role, :email_key)
-                   ON CONFLICT (email_key) DO NOTHING""",
-                row,
-            )
-            return added.rowcount == 1
-
-        return await self._database.write(work)
+        added = await self._database.execute(
+            """INSERT INTO users (id, email, password, username, created_at, role, email_key)
+               VALUES (:id, :email, :password, :username, :created_at, :role, :email_key)
+               ON CONFLICT (email_key) DO NOTHING""",
+            row,
+        )
+        return added == 1
 
     async def by_email(self, key: str) -> Account | None:
         return await self._one("SELECT * FROM users WHERE email_key = ?", key)
@@ -69,11 +66,7 @@ class SqliteStore:
         return await self._one("SELECT * FROM users WHERE id = ?", str(user_id))
 
     async def set_role(self, key: str, role: Role) -> bool:
-        return await self._database.write(
-            lambda connection: (
-                connection.execute("UPDATE users SET role = ? WHERE email_key = ?", (role, key)).rowcount == 1
-            )
-        )
+        return await self._database.execute("UPDATE users SET role = ? WHERE email_key = ?", (role, key)) == 1
 
     async def lock_upload(self, user_id: uuid.UUID, holder: str, now: datetime, stale_before: datetime) -> bool | None:
         def work(connection: sqlite3.Connection) -> bool | None:
@@ -95,19 +88,19 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def unlock_upload(self, user_id: uuid.UUID, holder: str) -> None:
-        await self._database.write(
-            lambda connection: connection.execute(
-                "UPDATE users SET uploading = NULL, uploading_by = NULL WHERE id = ? AND uploading_by = ?",
-                (str(user_id), holder),
-            )
+        await self._database.execute(
+            "UPDATE users SET uploading = NULL, uploading_by = NULL WHERE id = ? AND uploading_by = ?",
+            (str(user_id), holder),
         )
 
     async def ping(self) -> None:
         await self._database.ping()
 
     async def _one(self, query: str, value: str) -> Account | None:
-        row = await self._database.read(lambda connection: connection.execute(query, (value,)).fetchone())
-        return row and Account(
+        row = await self._database.fetch_one(query, (value,))
+        if row is None:
+            return None
+        return Account(
             id=uuid.UUID(row["id"]),
             email=row["email"],
             email_key=row["email_key"],

@@ -98,10 +98,8 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def find(self, filename: str) -> Video | None:
-        row = await self._database.read(
-            lambda connection: connection.execute("SELECT * FROM videos WHERE filename = ?", (filename,)).fetchone()
-        )
-        return row and _video(row)
+        row = await self._database.fetch_one("SELECT * FROM videos WHERE filename = ?", (filename,))
+        return _video(row) if row else None
 
     async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
         where = ["deleted_at IS NULL"]
@@ -126,10 +124,8 @@ class SqliteStore:
         return await self._database.read(work)
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
-        rows = await self._database.read(
-            lambda connection: connection.execute(
-                "SELECT filename FROM videos WHERE user_id = ? AND deleted_at IS NULL LIMIT ?", (str(user_id), most)
-            ).fetchall()
+        rows = await self._database.fetch_all(
+            "SELECT filename FROM videos WHERE user_id = ? AND deleted_at IS NULL LIMIT ?", (str(user_id), most)
         )
         return [row["filename"] for row in rows]
 
@@ -160,19 +156,15 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def paid(self, owed_id: int) -> None:
-        await self._database.write(lambda connection: connection.execute("DELETE FROM outbox WHERE id = ?", (owed_id,)))
+        await self._database.execute("DELETE FROM outbox WHERE id = ?", (owed_id,))
 
     async def postpone(self, owed_id: int, due_at: datetime) -> None:
-        await self._database.write(
-            lambda connection: connection.execute(
-                "UPDATE outbox SET attempts = attempts + 1, due_at = ? WHERE id = ?", (to_text(due_at), owed_id)
-            )
+        await self._database.execute(
+            "UPDATE outbox SET attempts = attempts + 1, due_at = ? WHERE id = ?", (to_text(due_at), owed_id)
         )
 
     async def forget_settled(self, before: datetime) -> None:
-        await self._database.write(
-            lambda connection: connection.execute("DELETE FROM settled WHERE settled_at < ?", (to_text(before),))
-        )
+        await self._database.execute("DELETE FROM settled WHERE settled_at < ?", (to_text(before),))
 
     async def ping(self) -> None:
         await self._database.ping()
