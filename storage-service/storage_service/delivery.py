@@ -1,9 +1,10 @@
 """Bytes from a file to a viewer, quickly and without standing in anybody's way.
 
 A file leaves in steps of 1 MiB, straight from the page cache through a mapping: no copy, no hop to a thread. Where
-the next step is not in the cache, a thread reads it, so that the loop never waits for a disk. After each step every
-other request has its turn (``send`` need not suspend). A viewer who goes away stops it: the server's ``send`` does
-not say so, only ``http.disconnect`` does. A mapping is safe here because an object is written once and only ever
+the next step is not in the cache, a thread reads it, so that the loop never waits for a disk. Steps are taken in
+turn: one of all deliveries, then everything else that waits (``send`` need not suspend), so that a small request
+waits for one step and not for as many as there are viewers. A viewer who goes away stops it: the server's ``send``
+does not say so, only ``http.disconnect`` does. A mapping is safe here because an object is written once and only ever
 unlinked.
 """
 
@@ -38,6 +39,7 @@ class FileSlice(Response):
         status: int,
         headers: Mapping[str, str],
         sent: Callable[[int], None],
+        turn: asyncio.Lock,
     ) -> None:
         super().__init__(status_code=status, headers=headers)
         self.headers["Content-Length"] = str(stop - start)
@@ -45,6 +47,7 @@ class FileSlice(Response):
         self._start = start
         self._stop = stop
         self._sent = sent
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -72,7 +75,8 @@ class FileSlice(Response):
             await send({"type": "http.response.body", "body": step, "more_body": end < self._stop})
             self._sent(end - at)
             at = end
-            await asyncio.sleep(0)
+            async with self._turn:
+                await asyncio.sleep(0)
 
 
 def answer(
@@ -83,8 +87,9 @@ def answer(
     modified: datetime,
     headers: Mapping[str, str],
     sent: Callable[[int], None],
+    turn: asyncio.Lock,
 ) -> Response:
-    """What this GET or HEAD of ``path`` is owed: 200, 206 or 304.
+    """What this GET or HEAD of ``path`` is owed: 200, 206 or 304; ``turn`` is the same for all deliveries of a process.
 
     Raises ``RangeNotSatisfiable``, and ``FileNotFoundError`` if the file is gone.
     """
@@ -101,7 +106,7 @@ def answer(
         return Response(status_code=304, headers={k: v for k, v in headers.items() if k != "Content-Type"})
     if part.status == 206:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-    return FileSlice(descriptor, part.start, part.stop, status=part.status, headers=headers, sent=sent)
+    return FileSlice(descriptor, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn)
 
 
 def _is_cached(descriptor: int, start: int, stop: int) -> bool:

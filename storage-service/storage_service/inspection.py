@@ -66,9 +66,13 @@ class _Server:
     @classmethod
     async def start(cls, command: tuple[str, ...]) -> Self:
         control, theirs = socket.socketpair()
-        with theirs:
-            # Without the service's environment, since that has its secrets. It ends when `control` closes.
-            process = await asyncio.create_subprocess_exec(*command, stdin=theirs.fileno(), stdout=DEVNULL, env={})
+        try:
+            with theirs:  # on its standard input; that closes with `control`, and the server goes
+                # Without the service's environment, for that has the secrets.
+                process = await asyncio.create_subprocess_exec(*command, stdin=theirs.fileno(), stdout=DEVNULL, env={})
+        except BaseException:
+            control.close()
+            raise
         return cls(process, control)
 
     async def fork(self) -> _Judge:
@@ -134,6 +138,8 @@ class Inspector:
             except TimeoutError:
                 raise NotAVideo(f"The file could not be read within {self._seconds:g} seconds.") from None
             except (ConnectionError, ValueError):
+                if self._closed:
+                    raise ChildProcessError("the inspector was closed during an inspection") from None
                 raise NotAVideo("The file could not be read within the limits of time and memory.") from None
             finally:
                 self._dismiss(judge)

@@ -1,5 +1,6 @@
 """storage-service: stored bytes, the quota ledger, and the media URLs that browsers fetch."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.storage = storage
             app.state.blobs = blobs
             app.state.media_urls = MediaUrls(settings)
+            app.state.delivery_turn = asyncio.Lock()
             app.state.meter = await stack.enter_async_context(
                 StreamMeter(Usage(usage_service), settings.streamed_report_seconds)
             )

@@ -17,7 +17,7 @@ from shared.errors import ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 
 
 class UsageReports(Protocol):

@@ -46,7 +46,6 @@ MEMORY = 256 * 2**20
 """Of address space, so that no way to allocate is left out. Python, av and PIL have 130 MiB mapped before they begin;
 the first picture of a 4K film takes that to 148 (h264), 149 (hevc), 142 (vp9) or 145 (av1), with 10 bits to 161. 8K
 fits with 8 bits (215), not with 10 (259)."""
-DESCRIPTORS = 16
 
 
 def probe(path: str) -> Probe:
@@ -163,14 +162,22 @@ def _show(frame: VideoFrame, aspect: Fraction) -> tuple[int, int, bytes]:
     _check_size(width, height)
     turn = _turn(frame)
     sideways = turn in {Transpose.ROTATE_90, Transpose.ROTATE_270, Transpose.TRANSPOSE, Transpose.TRANSVERSE}
-    scale = min(1.0, THUMBNAIL_WIDTH / (height if sideways else width))
-    small = frame.reformat(max(1, round(width * scale)), max(1, round(height * scale)), "rgb24", threads=1)
+    shown = (height, width) if sideways else (width, height)
+    scale = min(1.0, THUMBNAIL_WIDTH / shown[0])
+    small = _rgb(frame, max(1, round(width * scale)), max(1, round(height * scale)))
     picture: Image.Image = small.to_image()  # type: ignore[no-untyped-call]
     if turn is not None:
         picture = picture.transpose(turn)
     jpeg = io.BytesIO()
     picture.save(jpeg, "JPEG", quality=THUMBNAIL_QUALITY)
-    return (height, width, jpeg.getvalue()) if sideways else (width, height, jpeg.getvalue())
+    return *shown, jpeg.getvalue()
+
+
+def _rgb(frame: VideoFrame, width: int, height: int) -> VideoFrame:
+    try:
+        return frame.reformat(width, height, "rgb24", threads=1)
+    except FFmpegError:  # colours that swscale does not know, as YCgCo and ICtCp: they come out wrong, but they do
+        return frame.reformat(width, height, "rgb24", "ITU709", "ITU709", threads=1)
 
 
 def _turn(frame: VideoFrame) -> Transpose | None:
@@ -191,7 +198,7 @@ def confine() -> None:
         "RLIMIT_AS": (MEMORY, MEMORY),
         "RLIMIT_FSIZE": (0, 0),
         "RLIMIT_CORE": (0, 0),
-        "RLIMIT_NOFILE": (DESCRIPTORS, DESCRIPTORS),
+        "RLIMIT_NOFILE": (16, 16),
     }
     for name, limit in limits.items():
         # Missing or not kept on macOS, where the wall clock remains; refused where a lower limit is set already.

@@ -1,7 +1,7 @@
 """The routes of storage-service: HTTP in, HTTP out."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.requests import ClientDisconnect
@@ -38,13 +38,25 @@ async def usage(user: CurrentUser, storage: Storage) -> StorageUsage:
     return StorageUsage(totalSizeMb=kept / MIB, maxStorageMb=quota / MIB, usagePercentage=f"{kept / quota * 100:.2f}")
 
 
-@media.api_route("/{capability}/{filename}.mp4", methods=["GET", "HEAD"], operation_id="video")
+def _bytes(kind: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {"description": "All of it.", "content": {kind: {}}},
+        206: {"description": "The range that was asked for.", "content": {kind: {}}},
+        304: {"description": "The viewer has it already."},
+    }
+
+
+@media.head("/{capability}/{filename}.mp4", operation_id="video_head", response_class=Response)
+@media.get("/{capability}/{filename}.mp4", operation_id="video", response_class=Response, responses=_bytes("video/mp4"))
 async def video(capability: str, filename: str, request: Request, storage: Storage) -> Response:
     """The video, whole or a range of it; `capability` comes with the URL that video-service gives."""
     return await _deliver(capability, filename, "video", request, storage)
 
 
-@media.api_route("/{capability}/{filename}.jpg", methods=["GET", "HEAD"], operation_id="thumbnail")
+@media.head("/{capability}/{filename}.jpg", operation_id="thumbnail_head", response_class=Response)
+@media.get(
+    "/{capability}/{filename}.jpg", operation_id="thumbnail", response_class=Response, responses=_bytes("image/jpeg")
+)
 async def thumbnail(capability: str, filename: str, request: Request, storage: Storage) -> Response:
     """A picture of the video, at most 480 pixels wide."""
     return await _deliver(capability, filename, "thumbnail", request, storage)
@@ -75,6 +87,7 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
             modified=found.created_at,
             headers=headers,
             sent=lambda sent: meter.count(grant.viewer, sent),
+            turn=request.app.state.delivery_turn,
         )
     except FileNotFoundError:
         raise NotFound("This video does not exist any more.") from None

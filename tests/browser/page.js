@@ -89,10 +89,13 @@ function removeAll() {
   });
 }
 
-async function play(filename) {
-  const { url } = await call(`${VIDEO}/api/videos/stream/${filename}`);
-  at('player').src = url;
-  await at('player').play();
+function play(filename) {
+  return say(async () => {
+    const { url } = await call(`${VIDEO}/api/videos/stream/${filename}`);
+    at('player').src = url;
+    await at('player').play();
+    return { message: 'playing' };
+  });
 }
 
 // All at once, and once each, without a retry.
