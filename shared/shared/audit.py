@@ -18,7 +18,9 @@ from shared.http import Peer
 log = logging.getLogger(__name__)
 
 QUEUE = 10_000
-BATCH = min(500, MAX_LOGS)
+# A batch stays below the limit on bodies even when every description is as long as can be, and of four-byte characters.
+LONGEST_DESCRIPTION = 1000
+BATCH = min(400, MAX_LOGS)
 FLUSH_SECONDS = 3.0
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -109,4 +111,4 @@ class AuditLog:
 
 def _sendable(text: str) -> str:
     """Whatever a user wrote, as text that JSON and every database take: no NUL, no half of a character."""
-    return text[:2000].replace("\0", "").encode(errors="replace").decode()
+    return text[:LONGEST_DESCRIPTION].replace("\0", "").encode(errors="replace").decode()

@@ -12,4 +12,4 @@ def utc_now() -> datetime:
 
 def to_text(moment: datetime) -> str:
     """A time as SQLite holds it: UTC, of fixed width, so that text sorts as time does."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import (
@@ -27,9 +26,9 @@ def is_filename(text: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    # PostgreSQL's text cannot hold it, and nobody types it.
-    if "\0" in text:
-        raise ValueError("must not contain a NUL character")
+    # JSON can spell both, no database can hold them, and nobody types them.
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("must not contain a NUL character or half of a character")
     return text
 
 
@@ -145,7 +144,7 @@ class Streamed(Contract):
     id: Filename
     user_id: uuid.UUID
     size: Annotated[int, Field(ge=0, le=2**53)]
-    at: datetime
+    at: AwareDatetime
 
 
 class StreamedBatch(Contract):

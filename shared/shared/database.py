@@ -102,7 +102,9 @@ class Sqlite:
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
-        except sqlite3.OperationalError as error:  # locked, disk full, file gone
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError):
+            raise  # ours, not the database's
+        except sqlite3.DatabaseError as error:  # locked, disk full, file gone or damaged
             log.exception("the database does not answer")
             raise Unavailable("The database does not answer; please try again.") from error
 

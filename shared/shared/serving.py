@@ -10,19 +10,21 @@ from tempfile import TemporaryFile
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared import logs
+from shared.database import DatabaseError
 from shared.settings import S, SettingsError, load
 
 # Longer than our peers keep a connection in their pool (shared.http).
 KEEPALIVE_SECONDS = 75
-# Cloud Run kills 10 s after SIGTERM; the flush of the log queue needs up to 3 of them.
-DRAIN_SECONDS = 4
+# Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
+DRAIN_SECONDS = 3
 
 
 def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
-    """Run one service. What stops the start is one line on stderr, and exit status 2."""
+    """Run one service. What stops the start is one line, and an exit status: 2 for a setting, 3 for the database."""
     try:
         settings = load(settings_kind)
         _own(settings.service, settings.data_dir)
@@ -33,7 +35,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
     logs.configure(settings)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings),
+            _Started(create_app(settings), settings.service),
             http=_Protocol,
             log_config=None,
             access_log=False,
@@ -46,8 +48,36 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
     )
     with contextlib.suppress(KeyboardInterrupt):  # raised once more after a clean shutdown
         server.run(sockets=[listener])
-    if not server.started:
-        raise SystemExit(2)
+
+
+class _Started:
+    """The app, whose failure to open its database is one line and no traceback."""
+
+    def __init__(self, app: ASGIApp, service: str) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        failure: Message | None = None
+
+        async def hold_back(message: Message) -> None:
+            nonlocal failure
+            if message["type"] == "lifespan.startup.failed":
+                failure = message  # its text is a traceback
+            else:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, hold_back)
+        except DatabaseError as error:
+            await send({"type": "lifespan.startup.failed", "message": f"{self.service}: {error}"})
+        except BaseException:
+            if failure is not None:
+                await send(failure)
+            raise
 
 
 class _Protocol(HttpToolsProtocol):

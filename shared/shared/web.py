@@ -120,7 +120,7 @@ class _BodyLimit:
             return
         refusal = errors.render(TooLarge(f"The request's body is larger than {JSON_BODY_BYTES} bytes."))
         declared = Headers(scope=scope).get("content-length", "0")
-        if declared.isdecimal() and int(declared) > JSON_BODY_BYTES:
+        if declared.isdecimal() and int(declared[:19]) > JSON_BODY_BYTES:
             await refusal(scope, receive, send)
             return
         received = 0

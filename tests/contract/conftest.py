@@ -1,5 +1,6 @@
 """What the contract suites start from: settings that reach nothing outside a test, tokens, apps in-process."""
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -105,8 +106,9 @@ def as_service(service_token: str) -> Headers:
 
 
 @pytest.fixture
-def network() -> Network:
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     """What ``create_app(settings, network)`` takes for the peers; nobody is reachable at first."""
+    monkeypatch.setattr("shared.audit.FLUSH_SECONDS", 0.1)  # a logging-service that nobody put there is not waited for
     return Network()
 
 
@@ -139,3 +141,17 @@ async def open_app() -> AsyncIterator[Callable[[FastAPI], Awaitable[httpx.AsyncC
             return await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://service"))
 
         yield start
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Wait for what happens in the background, for 3 seconds at most."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        for _ in range(600):
+            if condition():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("it has not happened within 3 seconds")
+
+    return wait

@@ -116,12 +116,12 @@ async def test_an_id_that_is_there_keeps_what_was_written_first(store: Store) ->
 
 
 async def test_batches_that_arrive_at_once_are_all_written_and_counted(stores: tuple[Store, Store]) -> None:
-    batches = [[log(user=user) for user in (ANNE, BORIS) for _ in range(10)] for _ in range(20)]
+    batches = [[log(user=user) for user in (ANNE, BORIS) for _ in range(10)] for _ in range(100)]
     twice = [store.add(batch) for batch in batches for store in stores]
     await asyncio.gather(*twice)
-    assert (await stores[0].page(None, 0, 1)).total == 400
-    assert (await stores[1].page(ANNE, 0, 1)).total == 200
-    assert len((await stores[1].page(BORIS, 0, 1000)).logs) == 200
+    assert (await stores[0].page(None, 0, 1)).total == 2000
+    assert (await stores[1].page(ANNE, 0, 1)).total == 1000
+    assert len((await stores[1].page(BORIS, 0, 2000)).logs) == 1000
 
 
 async def test_what_was_written_is_there_after_a_restart(store_settings: Callable[..., Settings]) -> None:

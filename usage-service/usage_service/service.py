@@ -13,6 +13,8 @@ from shared.settings import MIB
 from usage_service.store import Event, OverLimit, Store
 
 MONITORING = "UsageMonitoringService"
+# A report of streamed bytes is repeated within seconds, or not at all any more.
+REPEATABLE = timedelta(days=2)
 
 
 class Recorder(Protocol):
@@ -110,7 +112,9 @@ class UsageService:
         )
 
     async def sweep(self) -> dict[str, int]:
-        return {"expired_reservations": await self._store.sweep(self._clock())}
+        now = self._clock()
+        await self._store.forget_streamed(_utc_day(now - REPEATABLE))
+        return {"expired_reservations": await self._store.sweep(now)}
 
 
 def _utc_day(moment: datetime) -> date:

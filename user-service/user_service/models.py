@@ -7,14 +7,18 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 
 from shared.auth import Role
 from shared.contracts import Text
-from user_service.service import valid_email
+from user_service.service import MAX_PASSWORD, MIN_PASSWORD, valid_email, valid_password
 
 MAX_USERNAME = 100
 
 
 class Registration(BaseModel):
     email: Annotated[str, Field(max_length=320), AfterValidator(valid_email)]
-    password: Annotated[str, Field(min_length=8, max_length=128)]
+    password: Annotated[
+        str,
+        AfterValidator(valid_password),
+        Field(json_schema_extra={"minLength": MIN_PASSWORD, "maxLength": MAX_PASSWORD}),
+    ]
     username: Text | None = None
 
     @field_validator("username")

@@ -35,12 +35,12 @@ class Argon2:
 
     async def hash(self, password: str) -> str:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: str(self._scheme.hash(password)))
+        return await loop.run_in_executor(self._executor, lambda: str(self._scheme.hash(_bytes(password))))
 
     async def verify(self, password: str, hashed: str | None) -> bool:
         loop = asyncio.get_running_loop()
         against = hashed or self._nobody
-        same = await loop.run_in_executor(self._executor, lambda: bool(self._scheme.verify(password, against)))
+        same = await loop.run_in_executor(self._executor, lambda: bool(self._scheme.verify(_bytes(password), against)))
         return same and hashed is not None
 
     async def __aenter__(self) -> Self:
@@ -48,3 +48,8 @@ class Argon2:
 
     async def __aexit__(self, *_: object) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _bytes(password: str) -> bytes:
+    """Of any characters at all, also of the halves that JSON can spell and UTF-8 cannot."""
+    return password.encode("utf-8", "surrogatepass")

@@ -1,5 +1,6 @@
 """The rules of accounts: who may register, who is let in, who may upload now."""
 
+import unicodedata
 import uuid
 from datetime import timedelta
 from typing import Protocol
@@ -16,7 +17,7 @@ from user_service.store import Account, Store
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 ACCOUNTS = "UserAccountService"
-MAX_PASSWORD = 128
+MIN_PASSWORD, MAX_PASSWORD = 8, 128
 
 
 class Recorder(Protocol):
@@ -37,9 +38,17 @@ def valid_email(typed: str) -> str:
     return typed
 
 
+def valid_password(password: str) -> str:
+    """Raises ``ValueError`` for a length outside MIN_PASSWORD … MAX_PASSWORD; any characters will do."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise ValueError(f"must have {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    return password
+
+
 def email_key(typed: str) -> str:
     """What two spellings of one address have in common."""
-    return typed.strip().casefold()
+    # The last step lets no half of a character through to a database; nobody is registered under one.
+    return unicodedata.normalize("NFC", typed.strip()).casefold().encode("utf-8", "backslashreplace").decode()
 
 
 class UserService:

@@ -79,6 +79,10 @@ class Store(Protocol):
         """Drop the reservations that have expired at ``now``; how many."""
         ...
 
+    async def forget_streamed(self, before: date) -> int:
+        """Forget the stream reports of the days before, so that their number stays bounded; the counters stay."""
+        ...
+
     async def ping(self) -> None: ...
 
 

@@ -39,7 +39,8 @@ MIGRATIONS = [
         expires_at TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX reservations_by_day ON reservations (user_id, day, granted);
-    CREATE INDEX reservations_by_expiry ON reservations (expires_at)
+    CREATE INDEX reservations_by_expiry ON reservations (expires_at);
+    CREATE INDEX stream_events_by_day ON events (day) WHERE kind = 'stream'
     """,
 ]
 
@@ -126,6 +127,11 @@ class SqliteStore:
 
     async def sweep(self, now: datetime) -> int:
         return await self._database.write(lambda connection: _drop_expired(connection, now))
+
+    async def forget_streamed(self, before: date) -> int:
+        return await self._database.execute(
+            "DELETE FROM events WHERE kind = 'stream' AND day < ?", (before.isoformat(),)
+        )
 
     async def ping(self) -> None:
         await self._database.ping()

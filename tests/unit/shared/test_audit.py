@@ -1,0 +1,180 @@
+"""The log sender: it costs a request nothing, and nothing it does can make one fail."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from shared import audit
+from shared.audit import AuditLog
+from shared.http import Peer, open_client
+
+ANNE = uuid.uuid4()
+
+
+class Receiver:
+    """A logging-service that takes everything, unless ``behave`` does otherwise."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[dict[str, Any]]] = []
+        self.behave: Callable[[], Any] = asyncio.Event
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert (request.method, request.url.path) == ("POST", "/api/logs/batch")
+        answer = self.behave()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if isinstance(answer, httpx.Response):
+            return answer
+        self.batches.append(json.loads(request.content)["logs"])
+        return httpx.Response(201, json={"message": "taken"})
+
+    @property
+    def descriptions(self) -> list[str]:
+        return [entry["description"] for batch in self.batches for entry in batch]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "BACKOFF_SECONDS", (0.005, 0.01))
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+@asynccontextmanager
+async def sending(receiver: Receiver, queue: int = audit.QUEUE) -> AsyncIterator[AuditLog]:
+    async with (
+        open_client(httpx.MockTransport(receiver)) as client,
+        AuditLog(Peer(client, "logging-service", "http://logs", lambda: "token"), queue) as log,
+    ):
+        yield log
+
+
+def record(log: AuditLog, number: int) -> None:
+    for each in range(number):
+        log.record(ANNE, "LOGIN", str(each), "UserAccountService")
+
+
+async def test_everything_arrives_in_order_in_batches(receiver: Receiver) -> None:
+    async with sending(receiver) as log:
+        record(log, 1200)
+    assert receiver.descriptions == [str(each) for each in range(1200)]
+    assert max(len(batch) for batch in receiver.batches) <= audit.BATCH
+    assert log.dropped == 0
+
+
+async def test_an_entry_carries_its_own_id_and_the_time_it_happened(receiver: Receiver) -> None:
+    before = datetime.now(UTC)
+    async with sending(receiver) as log:
+        record(log, 2)
+        after = datetime.now(UTC)
+    entries = [entry for batch in receiver.batches for entry in batch]
+    assert entries[0]["id"] != entries[1]["id"]
+    assert before <= datetime.fromisoformat(entries[0].pop("created_at")) <= after
+    assert uuid.UUID(entries[0].pop("id"))
+    assert entries[0] == {
+        "user_id": str(ANNE),
+        "action": "LOGIN",
+        "description": "0",
+        "service": "UserAccountService",
+    }
+
+
+async def test_recording_does_not_wait_for_a_slow_receiver(receiver: Receiver) -> None:
+    receiver.behave = lambda: asyncio.sleep(0.3)
+    async with sending(receiver) as log:
+        started = time.perf_counter()
+        record(log, 100)
+        assert time.perf_counter() - started < 0.3
+    assert len(receiver.descriptions) == 100
+
+
+async def test_the_queue_is_bounded_and_what_does_not_fit_is_counted(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "FLUSH_SECONDS", 0.05)
+    receiver.behave = lambda: asyncio.sleep(60)
+    async with sending(receiver, queue=10) as log:
+        record(log, 100)
+        assert log.dropped == 90
+    assert log.dropped == 100
+    assert receiver.descriptions == []
+
+
+async def test_a_receiver_that_comes_back_gets_all_of_it_once(receiver: Receiver) -> None:
+    failures = iter([httpx.Response(503), httpx.Response(500), httpx.Response(401), httpx.Response(200)])
+
+    def fail_at_first() -> object:
+        answer = next(failures, None)
+        if answer is not None and answer.status_code == 200:
+            raise httpx.ConnectError("refused")
+        return answer
+
+    receiver.behave = fail_at_first
+    async with sending(receiver) as log:
+        record(log, 5)
+    assert receiver.descriptions == ["0", "1", "2", "3", "4"]
+    assert log.dropped == 0
+
+
+async def test_a_receiver_that_is_down_holds_the_end_up_for_the_flush_at_most(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert audit.FLUSH_SECONDS <= 3
+    monkeypatch.setattr(audit, "FLUSH_SECONDS", 0.2)
+    for behave in (lambda: httpx.Response(503), lambda: asyncio.sleep(60)):
+        receiver.behave = behave
+        async with sending(receiver) as log:
+            record(log, 7)
+            await asyncio.sleep(0.01)
+            started = time.perf_counter()
+        assert 0.15 < time.perf_counter() - started < 2
+        assert log.dropped == 7
+
+
+async def test_without_anything_to_send_the_end_comes_at_once(receiver: Receiver) -> None:
+    started = time.perf_counter()
+    async with sending(receiver):
+        pass
+    assert time.perf_counter() - started < 0.5
+
+
+async def test_a_batch_that_is_refused_for_good_is_dropped_and_the_next_one_sent(receiver: Receiver) -> None:
+    refusals = iter([httpx.Response(422, json={"message": "No.", "code": "invalid"})])
+    receiver.behave = lambda: next(refusals, None)
+    async with sending(receiver) as log:
+        record(log, 3)
+        await asyncio.sleep(0.05)
+        record(log, 2)
+    assert receiver.descriptions == ["0", "1"]
+    assert log.dropped == 3
+
+
+async def test_a_description_that_is_too_long_is_cut(receiver: Receiver) -> None:
+    async with sending(receiver) as log:
+        log.record(ANNE, "LOGIN", "x" * 5000, "UserAccountService")
+    assert receiver.descriptions == ["x" * 1000]
+
+
+async def test_a_description_that_cannot_be_kept_does_not_fail_the_request(receiver: Receiver) -> None:
+    async with sending(receiver) as log:
+        log.record(ANNE, "LOGIN", "a\0b", "UserAccountService")
+
+
+async def test_half_a_character_does_not_end_the_sending(receiver: Receiver) -> None:
+    async with sending(receiver) as log:
+        log.record(ANNE, "LOGIN", "\ud800", "UserAccountService")
+        await asyncio.sleep(0.05)
+        log.record(ANNE, "LOGIN", "after it", "UserAccountService")
+        await asyncio.sleep(0.05)
+    assert "after it" in receiver.descriptions

@@ -1,0 +1,168 @@
+"""SQLite: a transaction is a function, and a file may have more than one process."""
+
+import asyncio
+import contextlib
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.database import DatabaseError, Sqlite
+from shared.errors import Unavailable
+
+MIGRATIONS = ["CREATE TABLE numbers (number INTEGER NOT NULL CHECK (number >= 0)) STRICT"]
+
+COUNTING = """
+import asyncio, sys
+from pathlib import Path
+from shared.database import Sqlite
+
+def one_more(connection):
+    (number,) = connection.execute("SELECT coalesce(max(number), 0) FROM numbers").fetchone()
+    connection.execute("INSERT INTO numbers VALUES (?)", (number + 1,))
+
+async def main():
+    async with Sqlite(Path(sys.argv[1]), [sys.argv[2]]) as database:
+        for _ in range(100):
+            await database.write(one_more)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Sqlite]:
+    async with Sqlite(tmp_path / "folder" / "numbers.db", MIGRATIONS) as database:
+        yield database
+
+
+def add(connection: sqlite3.Connection, number: int) -> None:
+    connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+
+
+def numbers(connection: sqlite3.Connection) -> list[int]:
+    return [number for (number,) in connection.execute("SELECT number FROM numbers ORDER BY number")]
+
+
+async def test_what_a_transaction_returns_is_committed(database: Sqlite) -> None:
+    await database.write(lambda connection: add(connection, 7))
+    assert await database.read(numbers) == [7]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stop"), sqlite3.IntegrityError("stop"), KeyboardInterrupt()])
+async def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(
+    database: Sqlite, error: BaseException
+) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        add(connection, 1)
+        raise error
+
+    with pytest.raises(type(error)):
+        await database.write(half)
+    await database.write(lambda connection: add(connection, 2))
+    assert await database.read(numbers) == [2]
+
+
+async def test_a_row_that_breaks_a_check_takes_the_whole_transaction_with_it(database: Sqlite) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.write(lambda connection: (add(connection, 1), add(connection, -1)))
+    assert await database.read(numbers) == []
+
+
+async def test_a_cancelled_request_leaves_its_transaction_whole(database: Sqlite) -> None:
+    def slow(connection: sqlite3.Connection) -> None:
+        add(connection, 1)
+        connection.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n LIMIT 300000) SELECT sum(x) FROM n"
+        )
+        add(connection, 2)
+
+    request = asyncio.create_task(database.write(slow))
+    await asyncio.sleep(0.005)
+    request.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await request
+    await database.write(lambda connection: add(connection, 3))
+    assert await database.read(numbers) in ([1, 2, 3], [3])
+
+
+async def test_transactions_come_one_after_the_other(database: Sqlite) -> None:
+    def one_more(connection: sqlite3.Connection) -> None:
+        add(connection, len(numbers(connection)))
+
+    await asyncio.gather(*(database.write(one_more) for _ in range(50)))
+    assert await database.read(numbers) == list(range(50))
+
+
+async def test_readers_see_one_snapshot_and_wait_for_no_writer(database: Sqlite) -> None:
+    def read_twice(connection: sqlite3.Connection) -> tuple[list[int], list[int]]:
+        first = numbers(connection)
+        with sqlite3.connect(path) as other:
+            add(other, 1)
+        other.close()
+        return first, numbers(connection)
+
+    path = await database.read(lambda connection: connection.execute("PRAGMA database_list").fetchone()["file"])
+    assert await database.read(read_twice) == ([], [])
+    assert await database.read(numbers) == [1]
+
+
+async def test_a_database_that_does_not_answer_is_a_503(database: Sqlite) -> None:
+    await database.ping()
+    with pytest.raises(Unavailable):
+        await database.read(lambda connection: connection.execute("SELECT * FROM nowhere"))
+
+
+async def count_in_two_processes(path: Path) -> list[int]:
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", COUNTING, str(path), MIGRATIONS[0]) for _ in range(2)
+    ]
+    return [await process.wait() for process in processes]
+
+
+async def test_two_processes_over_one_file_lose_nothing(tmp_path: Path) -> None:
+    async with Sqlite(tmp_path / "numbers.db", MIGRATIONS) as database:
+        assert await count_in_two_processes(tmp_path / "numbers.db") == [0, 0]
+        assert await database.read(numbers) == list(range(1, 201))
+
+
+async def test_two_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
+    for attempt in range(3):
+        assert await count_in_two_processes(tmp_path / f"{attempt}.db") == [0, 0]
+
+
+async def test_migrations_are_applied_once_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.db"
+    second = "INSERT INTO numbers VALUES (1);\nALTER TABLE numbers ADD COLUMN name TEXT"
+    for migrations in (MIGRATIONS, [*MIGRATIONS, second], [*MIGRATIONS, second]):
+        async with Sqlite(path, migrations) as database:
+            assert await database.read(numbers) == [1] * (len(migrations) - 1)
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.db"
+    broken = [*MIGRATIONS, "INSERT INTO numbers VALUES (1);\nnonsense"]
+    with pytest.raises(DatabaseError, match=r"numbers\.db"):
+        async with Sqlite(path, broken):
+            pass
+    async with Sqlite(path, MIGRATIONS) as database:
+        assert await database.read(numbers) == []
+
+
+async def test_a_file_that_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.db"
+    async with Sqlite(path, [*MIGRATIONS, "SELECT 1"]):
+        pass
+    with pytest.raises(DatabaseError, match="newer version of this service"):
+        async with Sqlite(path, MIGRATIONS):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.db"
+    path.write_text("not a database, and longer than its header would be " * 10)
+    with pytest.raises(DatabaseError):
+        async with Sqlite(path, MIGRATIONS):
+            pass
