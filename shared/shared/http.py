@@ -91,11 +91,14 @@ class Peer:
             nonlocal cause
             loop = asyncio.get_running_loop()
             try:
+                deadline.reschedule(None)  # how long the source may take is the source's affair
                 async for chunk in chunks:
                     if answered:  # refused in the middle: what is left need not be sent
                         return
                     deadline.reschedule(loop.time() + STALL_SECONDS)
                     yield chunk
+                    deadline.reschedule(None)
+                deadline.reschedule(loop.time() + STALL_SECONDS)
             except Exception as error:
                 cause = error
                 raise

@@ -189,9 +189,6 @@ def _turn(frame: VideoFrame) -> Transpose | None:
     return UPRIGHT.get(tuple((n > 0) - (n < 0) for n in (a, b, c, d)))
 
 
-# The process
-
-
 def confine() -> None:
     limits = {
         "RLIMIT_CPU": (CPU_SECONDS, CPU_SECONDS + 1),
@@ -201,7 +198,7 @@ def confine() -> None:
         "RLIMIT_NOFILE": (16, 16),
     }
     for name, limit in limits.items():
-        # Missing or not kept on macOS, where the wall clock remains; refused where a lower limit is set already.
+        # Missing or not kept on macOS, where the wall clock remains; refused where a stricter one holds already.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             resource.setrlimit(getattr(resource, name), limit)
 
@@ -228,9 +225,9 @@ def _verdict(path: str) -> Probe | NotAVideo | OSError:
 
 def main() -> None:
     """Forks a judge for each connection that arrives on standard input, until that closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they go to the whole group; the service lets us go when it is done
+    # A group's signals are meant for the service, which lets us go when it is done; the kernel reaps the judges.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the service sees the connection close
     av.logging.set_level(None)
     Image.preinit()
     gc.freeze()  # else a collection in a judge would copy the pages that it shares with us

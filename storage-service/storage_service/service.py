@@ -13,7 +13,7 @@ from shared.contracts import StoredVideo
 from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from shared.settings import MIB
 from storage_service.blobs import Blobs
-from storage_service.probe import NotAVideo, Probe
+from storage_service.verdict import NotAVideo, Probe
 from storage_service.store import Store, StoredObject
 
 log = logging.getLogger(__name__)
