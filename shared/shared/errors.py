@@ -18,6 +18,7 @@
 An error is raised where it is known and rendered here, as ``{"message": "<one readable sentence>", "code": …}``.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -218,6 +219,9 @@ class _Unhandled:
 
         try:
             await self.app(scope, receive, watch)
+        except asyncio.CancelledError:  # the server ends, and has waited for this request long enough
+            if not started:
+                await render(Unavailable("The service is being restarted; please try again."))(scope, receive, send)
         except Exception as error:
             if started:
                 raise

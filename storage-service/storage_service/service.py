@@ -13,8 +13,8 @@ from shared.contracts import StoredVideo
 from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from shared.settings import MIB
 from storage_service.blobs import Blobs
-from storage_service.verdict import NotAVideo, Probe
 from storage_service.store import Store, StoredObject
+from storage_service.verdict import NotAVideo, Probe
 
 log = logging.getLogger(__name__)
 

@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             outbox = Outbox(store, storage, usage)
             videos = VideoService(store, outbox, audit)
             app.state.videos = videos
-            app.state.uploads = Uploads(
+            uploads = Uploads(
                 store,
                 outbox,
                 Users(user_service),
@@ -51,6 +51,8 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
                 overhead=multipart.OVERHEAD,
                 renew_seconds=settings.renew_seconds,
             )
+            stack.push_async_callback(uploads.wait_for_cancelled)
+            app.state.uploads = uploads
             app.state.upload_idle_seconds = settings.upload_idle_seconds
             app.state.media_urls = MediaUrls(settings, settings.storage_public_url, settings.media_url_seconds)
             app.state.checks = {

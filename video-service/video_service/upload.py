@@ -8,8 +8,8 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
 from shared.auth import User
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 UPLOADS = "VideoUploadService"
 MAX_TITLE = 255
+LAST_SECONDS = 1.0
 
 
 class Form(Protocol):
@@ -92,6 +93,7 @@ class Uploads:
         self._overhead = overhead
         self._renew_seconds = renew_seconds
         self._clock = clock
+        self._running: set[asyncio.Task[object]] = set()
 
     async def upload(self, user: User, declared: int | None, form: Form) -> Video:
         """Take one video from ``form``, whose body is ``declared`` bytes long, or of unknown length.
@@ -103,6 +105,7 @@ class Uploads:
         reservation = self._reservation(user, declared)
         upload_id = secrets.token_urlsafe(16)
         async with AsyncExitStack() as undo:
+            undo.enter_context(self._counted_as_running())
             await self._lock(user, upload_id, undo)
             reserved = await undo.enter_async_context(AsyncExitStack())
             ceiling = await self._reserve(upload_id, reservation, reserved)
@@ -133,6 +136,21 @@ class Uploads:
         self._audit.record(user.id, "UPLOAD_VIDEO", f"Uploaded {video.title} ({video.size / MIB:.2f} MB)", UPLOADS)
         return video
 
+    async def wait_for_cancelled(self) -> None:
+        """When the server ends: what its cancelled uploads took is given back, if that is done soon."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=LAST_SECONDS)
+
+    @contextmanager
+    def _counted_as_running(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            yield
+        finally:
+            self._running.discard(task)
+
     def _reservation(self, user: User, declared: int | None) -> Reservation:
         """What to ask the quotas for: the body's length tells the video's within the form's overhead."""
         if declared is None:
@@ -149,7 +167,7 @@ class Uploads:
         except Unavailable:
             log.warning("the upload lock is skipped: user-service does not answer")
         except PeerRefused as refusal:
-            if refusal.status == 404:
+            if refusal.code == "no_such_user":
                 raise Unauthorized("Your account does not exist any more.", code="no_such_user") from None
             raise
 

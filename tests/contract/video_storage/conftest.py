@@ -20,6 +20,12 @@ async def house(the_house: House) -> AsyncIterator[House]:
     the_house.switchboard.down.clear()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def anybody(the_house: House) -> Person:
+    """Somebody who does nothing that another test could notice."""
+    return await the_house.person()
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def ann(house: House) -> Person:
     return await house.person()

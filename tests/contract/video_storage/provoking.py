@@ -20,7 +20,7 @@ READ = {
     "usage-service": "/api/usage/daily-usage",
     "logging-service": "/api/logs/user/{me}",
 }
-INTERNAL = {
+INTERNAL: dict[str, tuple[str, str, Any]] = {
     "user-service": ("PUT", f"/internal/users/{SOMEBODY}/upload-lock", {"holder": "x"}),
     "video-service": ("POST", "/internal/videos/x/settle", None),
     "storage-service": ("POST", "/internal/reservations/x", {"user_id": str(SOMEBODY), "least": 1, "most": 1}),

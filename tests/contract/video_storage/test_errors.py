@@ -6,7 +6,6 @@ JSON with a readable ``message``, and the CORS headers without which a browser w
 from dataclasses import dataclass
 
 import pytest
-import pytest_asyncio
 from contract.video_storage.house import ORIGIN, SERVICES, House, Person, form, in_chunks
 from contract.video_storage.provoking import (
     INVALID,
@@ -106,11 +105,6 @@ SINGLE = [
     Case("media: a range beside the film", 416, beside_the_film),
 ]
 CASES = every_service() + SINGLE
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def anybody(the_house: House) -> Person:
-    return await the_house.person()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

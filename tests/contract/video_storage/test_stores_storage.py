@@ -63,7 +63,7 @@ async def left(store: Store, user: uuid.UUID = ANN) -> int:
 
 async def state(store: Store, name: str) -> str | None:
     found = await store.find(name)
-    return found and found.state
+    return found.state if found else None
 
 
 async def test_a_reservation_is_granted_the_most_that_fits(store: Store) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from shared.errors import ServiceError, Unavailable
-from storage_service.probe import NotAVideo, Probe
+from storage_service.verdict import NotAVideo, Probe
 
 ANN, BEN = uuid.UUID(int=1), uuid.UUID(int=2)
 LIMIT = 10_000

@@ -44,10 +44,10 @@ class House:
             blobs.fate = fate
             self.store, self.blobs = store, blobs
             yield StorageService(
-                Mortal(store, fate),  # type: ignore[arg-type]
+                Mortal(store, fate),
                 blobs,
-                Mortal(self.inspector, fate),  # type: ignore[arg-type]
-                Mortal(self.catalogue, fate),  # type: ignore[arg-type]
+                Mortal(self.inspector, fate),
+                Mortal(self.catalogue, fate),
                 self.audit,
                 max_bytes=LIMIT,
                 reservation_seconds=RESERVATION.total_seconds(),

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -136,7 +137,8 @@ def cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     ],
 )
 async def test_the_bytes_are_those_of_the_file(film: Path, asked: str | None, start: int, stop: int) -> None:
-    viewer = Viewer(film, **({"range": asked} if asked else {}))
+    headers: dict[str, Any] = {"range": asked} if asked else {}
+    viewer = Viewer(film, **headers)
     await viewer.fetch()
     assert hashlib.sha256(viewer.body).digest() == hashlib.sha256(CONTENT[start:stop]).digest()
     assert viewer.status == (206 if asked else 200)

@@ -11,8 +11,8 @@ from unit.storage.fakes import ANN, BEN, DOWN, LIMIT, RESERVATION, film, pieces
 from unit.storage.house import House, stored
 
 from shared.errors import BadRequest, Conflict, NotFound, PeerRefused, TooLarge, Unavailable, UnsupportedMedia
-from storage_service.probe import Probe
 from storage_service.service import SECOND_REMOVAL, StorageService
+from storage_service.verdict import Probe
 
 MOMENT = timedelta(microseconds=1)
 

@@ -1,0 +1,40 @@
+"""Running services for the tests of this folder, and what they printed under each test that fails."""
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+
+import pytest
+import videos
+from e2e.services import Fresh, Services, running
+
+LINES = 60
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """One set with the limits of the specification, for tests that stop nobody."""
+    with running() as services:
+        yield services
+
+
+@pytest.fixture
+def fresh() -> Iterator[Fresh]:
+    """Starts sets for one test."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running(**settings))
+
+
+@pytest.fixture(scope="session")
+def film() -> bytes:
+    """A small video, yet large enough that something can happen in the middle of it."""
+    return videos.exactly(200_000)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and report.when == "call":
+        for service in [service for services in Services.running for service in services]:
+            last = "\n".join(service.said().splitlines()[-LINES:])
+            report.sections.append((f"{service.name}-service printed last", last))
+    return report

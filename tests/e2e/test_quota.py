@@ -1,0 +1,322 @@
+"""Limits hold to the byte, whoever tries whatever at once; and what is refused leaves nothing."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from threading import Barrier
+from typing import Any
+
+import pytest
+import videos
+from e2e.books import audit, nothing_left_of
+from e2e.people import Form, Person, at_once
+from e2e.services import Services, running, wait_for
+from e2e.wire import Wire, chunk, upload_head
+
+from shared.settings import MIB
+
+STORAGE, DAY, UPLOAD = 2 * MIB, 3 * MIB, MIB + MIB // 2
+SMALL = 100_000
+both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[Services]:
+    """Limits that are quick to reach. Leases have their usual life, so nothing here is saved by one that runs out."""
+    settings = {"MAX_STORAGE_MB": 2, "DAILY_BANDWIDTH_MB": 3, "MAX_UPLOAD_MB": 1.5, "UPLOAD_IDLE_SECONDS": 1}
+    with running(**settings) as services:
+        yield services
+        services.sweep()
+        assert audit(services) == []
+
+
+@pytest.fixture
+def ada(services: Services) -> Person:
+    return Person(services, "Ada")
+
+
+# Exactly so much, and no byte more
+
+
+@both_ways
+def test_a_video_that_exactly_fills_the_storage_is_taken_and_one_byte_more_is_not(ada: Person, chunked: bool) -> None:
+    assert ada.upload(videos.exactly(MIB)).status_code == 200
+    refused = ada.upload(videos.exactly(STORAGE - MIB + 1), chunked=chunked)
+    assert (refused.status_code, refused.json()["code"]) == (413, "storage_limit")
+    assert "Exceeding total storage limit" in refused.json()["message"]
+    assert bytes_of(ada) == (MIB, MIB)
+    assert ada.upload(videos.exactly(STORAGE - MIB), chunked=chunked).status_code == 200
+    assert bytes_of(ada) == (STORAGE, STORAGE)
+    assert ada.storage()["usagePercentage"] == "100.00"
+    refused = ada.upload(videos.exactly(SMALL), chunked=chunked)
+    assert "Exceeding total storage limit" in refused.json()["message"]
+    assert bytes_of(ada) == (STORAGE, STORAGE)
+
+
+@both_ways
+def test_a_video_that_exactly_fills_the_day_is_taken_and_one_byte_more_is_not(ada: Person, chunked: bool) -> None:
+    for _ in range(2):
+        ada.delete(ada.upload(videos.exactly(MIB)).json()["file"]["filename"])
+    assert bytes_of(ada) == (0, 2 * MIB), "deleted uploads still count towards the day"
+    assert ada.usage()["isThresholdExceeded"] is False
+    refused = ada.upload(videos.exactly(DAY - 2 * MIB + 1), chunked=chunked)
+    assert (refused.status_code, refused.json()["code"]) == (429, "daily_limit")
+    assert "Exceeding daily bandwidth limit" in refused.json()["message"]
+    assert bytes_of(ada) == (0, 2 * MIB)
+    assert ada.upload(videos.exactly(DAY - 2 * MIB), chunked=chunked).status_code == 200
+    assert bytes_of(ada) == (MIB, DAY)
+    assert ada.usage()["isThresholdExceeded"] is True
+    refused = ada.upload(videos.exactly(SMALL), chunked=chunked)
+    assert (refused.status_code, ada.usage()["totalUsageMb"]) == (429, DAY / MIB)
+    assert "Exceeding daily bandwidth limit" in refused.json()["message"]
+
+
+@both_ways
+def test_one_upload_has_a_limit_of_its_own_and_the_refusal_says_so(ada: Person, chunked: bool) -> None:
+    refused = ada.upload(videos.exactly(UPLOAD + 1), chunked=chunked)
+    assert refused.status_code == 413
+    assert "1.5 MB that one upload may have" in refused.json()["message"]
+    assert nothing_left_of(ada.services, ada.id) == []
+    assert ada.upload(videos.exactly(UPLOAD), chunked=chunked).status_code == 200
+
+
+def bytes_of(person: Person) -> tuple[float, float]:
+    """Stored, and uploaded today."""
+    return person.storage()["totalSizeMb"] * MIB, person.usage()["totalUsageMb"] * MIB
+
+
+# Two at once
+
+
+def test_of_two_uploads_of_one_user_the_second_is_told_that_the_first_runs(ada: Person, film: bytes) -> None:
+    others: list[Any] = []
+    first = ada.upload(film, halfway=lambda: others.append(ada.upload(film)))
+    assert first.status_code == 200
+    assert others[0].status_code == 409
+    assert "Already uploading" in others[0].json()["message"]
+    assert ada.upload(film).status_code == 200, "the lock is free again"
+
+
+def test_two_people_upload_at_the_same_time(ada: Person, film: bytes) -> None:
+    bob, others = Person(ada.services, "Bob"), []
+    assert ada.upload(film, halfway=lambda: others.append(bob.upload(film))).status_code == 200
+    assert others[0].status_code == 200
+
+
+def test_ten_uploads_of_one_user_at_the_same_moment_are_taken_or_told_to_wait(ada: Person) -> None:
+    film = videos.exactly(MIB)
+    start = Barrier(10)
+
+    def upload() -> int:
+        start.wait()
+        return ada.upload(film).status_code
+
+    answers = at_once([upload] * 10)
+    taken = answers.count(200)
+    assert 1 <= taken <= 2, "no more fit"
+    assert set(answers) <= {200, 409, 413}
+    assert bytes_of(ada) == (taken * MIB, taken * MIB)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("storage", STORAGE), ("usage", DAY)])
+def test_fifty_reservations_at_the_edge_on_two_instances_never_exceed_it_and_all_that_fit_are_taken(
+    services: Services, name: str, limit: int
+) -> None:
+    person, edge = uuid.uuid4(), limit // SMALL
+    urls = [services[name].url, services.twin(name).url] * 25
+    start = Barrier(len(urls))
+
+    def reserve(url: str) -> tuple[int, Any]:
+        start.wait()
+        answer = services.client.post(
+            f"{url}/internal/reservations/{uuid.uuid4().hex}",
+            json={"user_id": str(person), "least": SMALL, "most": SMALL},
+            headers=services.service_headers(),
+        )
+        return answer.status_code, answer.json()
+
+    answers = at_once([lambda url=url: reserve(url) for url in urls])
+    granted = [body["granted"] for status, body in answers if status == 200]
+    refused = [body["message"] for status, body in answers if status != 200]
+    assert granted == [SMALL] * edge
+    assert len(refused) == len(urls) - edge
+    assert all("Exceeding" in message for message in refused)
+    with services.database(name) as database:
+        (held,) = database.execute(
+            "SELECT reserved FROM ledger WHERE user_id = ?"
+            if name == "storage"
+            else "SELECT sum(granted) FROM reservations WHERE user_id = ?",
+            (str(person),),
+        ).fetchone()
+        assert held == edge * SMALL
+        # Nobody uploads them: they lapse.
+        table = "objects" if name == "storage" else "reservations"
+        database.execute(f"UPDATE {table} SET expires_at = '2000' WHERE user_id = ?", (str(person),))
+
+
+# Before the body
+
+
+@pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["at once", "asking first"])
+@pytest.mark.parametrize("token", [None, "null", "a.b.c", "of a service"])
+def test_a_bad_token_is_refused_before_any_of_its_50_mb_is_sent(ada: Person, token: str | None, expect: Any) -> None:
+    headers = {
+        "Content-Length": str(50 * MIB),
+        "Content-Type": Form(b"").content_type,
+        "Origin": "http://localhost:3000",
+    }
+    if token == "of a service":
+        headers |= ada.services.service_headers()
+    elif token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    with Wire(ada.services["video"]) as wire:
+        asked = time.monotonic()
+        wire.send_head("POST", "/api/videos/upload", headers | expect)
+        answer = wire.answer()
+    assert (answer.status, bool(answer.message)) == (401, True)
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert time.monotonic() - asked < 1
+
+
+def test_what_can_never_fit_is_refused_before_the_body(ada: Person, film: bytes) -> None:
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, Form(film), Content_Length=str(50 * MIB), Expect="100-continue")
+        answer = wire.answer()
+    assert (answer.status, "one upload" in answer.message) == (413, True)
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, Form(film), Content_Type="application/json", Expect="100-continue")
+        assert wire.answer().status == 422
+    ada.upload(videos.exactly(UPLOAD))
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, Form(film), Content_Length=str(UPLOAD), Expect="100-continue")
+        answer = wire.answer()
+    assert (answer.status, "Exceeding total storage limit" in answer.message) == (413, True)
+
+
+def test_who_asks_first_is_told_to_go_on(ada: Person, film: bytes) -> None:
+    form = Form(film)
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, form, Expect="100-continue")
+        assert wire.answer().status == 100
+        for piece in form.pieces():
+            wire.send(piece)
+        assert wire.answer().status == 200
+
+
+# What is refused leaves nothing
+
+BAD_VIDEOS: dict[str, Callable[[], bytes]] = {
+    "empty": lambda: b"",
+    "random bytes": lambda: videos.random_bytes(SMALL),
+    "text": lambda: b"What a film! " * 9_000,
+    "a playlist": videos.playlist,
+    "a list of files": videos.concat_file,
+    "a reference to another file": videos.external_reference,
+    "no index": videos.without_moov,
+    "truncated": videos.truncated,
+    "audio only": videos.audio_only,
+    "audio with a cover": videos.cover_art_audio,
+    "absurd dimensions": videos.absurd_dimensions,
+    "absurd pictures": videos.absurd_frame,
+    "absurd index": videos.header_only_huge,
+    "undecodable": videos.undecodable,
+    **{kind: lambda kind=kind: videos.html_polyglot(kind) for kind in videos.POLYGLOTS},
+}
+
+
+@pytest.mark.parametrize("kind", BAD_VIDEOS)
+def test_what_is_no_video_is_refused_and_leaves_nothing(ada: Person, kind: str) -> None:
+    refused = ada.upload(BAD_VIDEOS[kind]())
+    assert refused.status_code == (422 if kind == "empty" else 415), refused.text
+    assert refused.json()["message"]
+    assert nothing_left_of(ada.services, ada.id) == []
+    assert ada.usage()["totalUsageMb"] == ada.storage()["totalSizeMb"] == 0
+
+
+PART = '--{boundary}\r\nContent-Disposition: form-data; name="video"; filename="b.mp4"\r\n\r\nsecond\r\n'
+BAD_FORMS: dict[str, tuple[int, Callable[[Form], bytes]]] = {
+    "no title": (422, lambda form: form.head + form.video + f"\r\n--{form.boundary}--\r\n".encode()),
+    "no video": (422, lambda form: form.tail[2:]),
+    "two videos": (
+        422,
+        lambda form: form.head + form.video + b"\r\n" + PART.format(boundary=form.boundary).encode() + form.tail[2:],
+    ),
+    "a title like a book": (413, lambda form: form.head + form.video + form.tail.replace(b"A film", b"x" * SMALL)),
+    "no end": (400, lambda form: form.head + form.video),
+    "another boundary": (400, lambda form: form.head.replace(b"--", b"-+", 1) + form.video + form.tail),
+    "nothing": (400, lambda form: b""),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FORMS)
+def test_a_bad_form_is_refused_and_leaves_nothing(ada: Person, film: bytes, kind: str) -> None:
+    form = Form(film)
+    status, make = BAD_FORMS[kind]
+    refused = ada.services.client.post(
+        f"{ada.services['video'].url}/api/videos/upload",
+        headers=ada.headers | {"Content-Type": form.content_type},
+        content=make(form),
+    )
+    assert refused.status_code == status, refused.text
+    assert nothing_left_of(ada.services, ada.id) == []
+
+
+@pytest.mark.parametrize(
+    ("title", "status"), [("", 422), ("  \t ", 422), ("x" * 256, 422), ("\0", 422), ("x" * 255, 200)]
+)
+def test_a_title_is_one_to_255_characters(ada: Person, film: bytes, title: str, status: int) -> None:
+    answer = ada.upload(film, title)
+    assert answer.status_code == status, answer.text
+    assert status == 200 or nothing_left_of(ada.services, ada.id) == []
+
+
+# Who goes away, or stands still
+
+
+@pytest.mark.parametrize("how", ["hangs up", "crashes"])
+@both_ways
+def test_a_client_that_goes_away_leaves_nothing_and_may_upload_again(
+    ada: Person, film: bytes, chunked: bool, how: str
+) -> None:
+    form = Form(film)
+    half = form.head + film[: len(film) // 2]
+    with Wire(ada.services["video"]) as wire:
+        if chunked:
+            upload_head(wire, ada, form, Transfer_Encoding="chunked")
+            wire.send(chunk(half))
+        else:
+            upload_head(wire, ada, form)
+            wire.send(half)
+        wait_for(lambda: ada.services.incoming)
+        if how == "crashes":
+            wire.reset()
+    wait_for(lambda: nothing_left_of(ada.services, ada.id) == [], seconds=2)
+    assert ada.upload(film).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "where", ["before the first byte", "in the head of a part", "in the video", "before the title"]
+)
+def test_a_client_that_stands_still_is_told_so_and_leaves_nothing(ada: Person, film: bytes, where: str) -> None:
+    form = Form(film)
+    sent = {
+        "before the first byte": b"",
+        "in the head of a part": form.head[:30],
+        "in the video": form.head + film[:SMALL],
+        "before the title": form.head + film + form.tail[:10],
+    }[where]
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, form)
+        wire.send(sent)
+        answer = wire.answer()
+        assert (answer.status, "stood still" in answer.message) == (408, True)
+        assert nothing_left_of(ada.services, ada.id) == []
+    assert ada.upload(film).status_code == 200
+
+
+def test_a_client_that_stands_still_holds_up_nobody_else(ada: Person, film: bytes) -> None:
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, Form(film))
+        bob = Person(ada.services, "Bob")
+        assert bob.upload(film).status_code == 200
+        assert wire.answer().status == 408
