@@ -85,6 +85,8 @@ class UploadForm:
         except ClientDisconnect:
             raise BadRequest("The upload was cut off.", code="cut_off") from None
         if not piece:
+            if self._read == 0:
+                raise Invalid("video: send a file in a part named video.", code="no_file")
             if not self._complete:
                 raise BadRequest("The upload was cut off before the end of the form.", code="cut_off")
             return False

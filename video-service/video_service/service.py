@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shared.auth import User
 from shared.clock import Clock, utc_now
-from shared.contracts import MAX_BATCH, is_filename
+from shared.contracts import is_filename
 from shared.errors import Forbidden, NotFound
 from video_service import outbox
 from video_service.outbox import Outbox
@@ -15,6 +15,8 @@ from video_service.store import Page, Store, Video
 FETCHES = "VideoFetchService"
 STREAMS = "VideoStreamService"
 DELETIONS = "VideoDeleteService"
+# As many as storage-service removes well within the time that a call may take.
+DELETE_BATCH = 50
 # No upload lives as long: after this time nobody can add a filename that was settled as never to be.
 SETTLED_LIFE = timedelta(days=7)
 
@@ -60,7 +62,7 @@ class VideoService:
     async def delete_all(self, user: User) -> int:
         """Delete every video of ``user``; how many there were."""
         deleted = 0
-        while filenames := await self._store.live_filenames(user.id, MAX_BATCH):
+        while filenames := await self._store.live_filenames(user.id, DELETE_BATCH):
             deleted += await self._delete(filenames, user.id)
         self._audit.record(user.id, "DELETE_ALL_VIDEOS", f"Deleted {deleted} videos", DELETIONS)
         return deleted

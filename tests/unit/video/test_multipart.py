@@ -125,7 +125,7 @@ async def test_an_empty_file_is_an_empty_video() -> None:
         (closed(part("other", b"x" * OVERHEAD, "o.bin"), VIDEO), TooLarge, "form_too_large"),
         (b"\r\n" * OVERHEAD + closed(VIDEO, TITLE), TooLarge, "form_too_large"),
         (closed(VIDEO, TITLE) + b"x" * OVERHEAD, TooLarge, "form_too_large"),
-        (b"", BadRequest, "cut_off"),
+        (b"", Invalid, "no_file"),
         (closed(VIDEO, TITLE)[:-4], BadRequest, "cut_off"),
         (VIDEO[:2000], BadRequest, "cut_off"),
         (VIDEO + TITLE, BadRequest, "cut_off"),
