@@ -26,6 +26,9 @@ M = TypeVar("M", bound=BaseModel)
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 5.0
 STALL_SECONDS = 45.0
+# Never the caller's fault: our token is not taken (different secrets?), or something else listens at the peer's address.
+NOBODYS_STATUS = {401, 403, 405}
+NOBODYS_CODE = "not_found"
 # Shorter than our servers' own keep-alive (see shared.serving), so that a pooled connection is never a closed one.
 KEEPALIVE_SECONDS = 30.0
 
@@ -141,15 +144,14 @@ class Peer:
         if response.is_success:
             return response
         status = response.status_code
-        if status in (401, 403) or not 400 <= status < 500:
-            # Never the caller's fault: our token is not taken (different secrets?), or the peer is broken.
-            log.error("%s answered %s", self.name, status)
-            raise self._unavailable(None)
         try:
             body = response.json()
             refusal = PeerRefused(status, str(body["message"]), str(body.get("code", "refused")))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise self._unavailable(None) from None
+            refusal = None
+        if refusal is None or not 400 <= status < 500 or status in NOBODYS_STATUS or refusal.code == NOBODYS_CODE:
+            log.error("%s answered %s", self.name, status)
+            raise self._unavailable(None)
         raise refusal
 
     def _parsed(self, response: httpx.Response, answer: type[M]) -> M:

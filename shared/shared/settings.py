@@ -43,7 +43,7 @@ def _origins(value: str) -> str:
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
 Origins = Annotated[str, AfterValidator(_origins)]
-Megabytes = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+Megabytes = Annotated[float, Field(ge=0.001, le=1_000_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
 

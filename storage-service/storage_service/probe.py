@@ -8,6 +8,7 @@ Nothing of the service is imported here. `python -m storage_service.probe` is th
 """
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -221,6 +222,9 @@ def _verdict(path: str) -> Probe | NotAVideo | OSError:
         return NotAVideo("The file could not be read as a video.")
     except OSError as error:  # ours, not the stranger's
         return error
+    except Exception:  # ours as well: a video must not be refused for it
+        traceback.print_exc()
+        return OSError(errno.EIO, "the judge failed")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     usage_service_url: Url = "http://127.0.0.1:3004"
     logging_service_url: Url = "http://127.0.0.1:3005"
     storage_public_url: Url = "http://localhost:3003"
-    media_url_seconds: Seconds = 21_600
+    media_url_seconds: Annotated[int, Field(ge=60, le=31_536_000)] = 21_600
     max_upload_mb: Megabytes = 50
     upload_idle_seconds: Seconds = 30
     renew_seconds: Seconds = 60

@@ -89,12 +89,18 @@ async def test_a_peers_refusal_is_passed_on_as_it_came(status: int) -> None:
     assert (refused.value.status, refused.value.code) == (status, "why")
 
 
-@pytest.mark.parametrize("status", [301, 302, 401, 403, 500, 502, 503])
+@pytest.mark.parametrize("status", [301, 302, 401, 403, 405, 500, 502, 503])
 async def test_what_is_never_the_callers_fault_is_a_503(status: int) -> None:
     peer = answering(lambda _: httpx.Response(status, json={"message": "the peer's inner matter", "code": "x"}))
     with pytest.raises(Unavailable) as refused:
         await peer.call("GET", "/")
     assert "inner matter" not in refused.value.message
+
+
+async def test_an_unknown_path_at_a_peer_is_a_503_and_not_the_pages_404() -> None:
+    peer = answering(lambda _: httpx.Response(404, json={"message": "Nothing here.", "code": "not_found"}))
+    with pytest.raises(Unavailable):
+        await peer.call("GET", "/")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[]", b'"x"', b"null", b'{"detail": "No."}', b"\xff"])
