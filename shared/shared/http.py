@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 5.0
 STALL_SECONDS = 45.0
-# Never the caller's fault: our token is not taken (different secrets?), or something else listens at the peer's address.
+# Never the caller's fault: our token is not taken (different secrets?), or the peer's address is somebody else's.
 NOBODYS_STATUS = {401, 403, 405}
 NOBODYS_CODE = "not_found"
 # Shorter than our servers' own keep-alive (see shared.serving), so that a pooled connection is never a closed one.

@@ -12,8 +12,8 @@ LINES = 60
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
-    """One set with the limits of the specification, for tests that stop nobody."""
-    with running() as services:
+    """One set with the limits of the specification and little patience, for tests that stop nobody."""
+    with running(UPLOAD_IDLE_SECONDS=1) as services:
         yield services
 
 

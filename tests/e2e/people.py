@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from e2e.services import Services, wait_for
+from e2e.processes import wait_for
+from e2e.services import Services
 
 PASSWORD = "correct horse battery staple"
 PIECE = 256 * 1024
@@ -80,6 +81,10 @@ class Person:
 
     def usage(self) -> Any:
         return self._json(self.get("usage", "/api/usage/daily-usage"))
+
+    def actions(self) -> set[str]:
+        """What is in the own logs."""
+        return {log["action_type"] for log in self._json(self.get("logging", f"/api/logs/user/{self.id}"))["logs"]}
 
     def _json(self, answer: httpx.Response) -> Any:
         assert answer.status_code == 200, answer.text

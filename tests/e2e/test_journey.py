@@ -7,7 +7,8 @@ import pytest
 import videos
 from e2e.books import audit
 from e2e.people import Person
-from e2e.services import Fresh, Services, wait_for
+from e2e.processes import wait_for
+from e2e.services import Fresh, Services
 
 from shared.settings import MIB
 
@@ -158,10 +159,7 @@ def test_all_data_survives_a_restart_of_all_five(fresh: Fresh, film: bytes) -> N
     wait_for(lambda: ada.get("logging", f"/api/logs/user/{ada.id}").json()["total"] == 9)
     for service in services:
         service.stop()
-    for service in services:
-        service.launch()
-    for service in services:
-        service.wait_until_up()
+    services.start(*services)
     assert (figures(ada), ada.videos()) == before
     assert services.client.get(kept["filepath"]).content == film
     assert ada.login().status_code == 200

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import videos
 from e2e.people import PASSWORD, Person
-from e2e.services import NAMES, Service, Services, wait_for
+from e2e.processes import Service, wait_for
+from e2e.services import NAMES, Services
 from e2e.wire import Wire
 
 TRACE = "logging.googleapis.com/trace"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from e2e.people import Form, Person
-from e2e.services import Service
+from e2e.processes import Service
 
 
 @dataclass(frozen=True)
