@@ -85,6 +85,10 @@ class Faults:
         self._strikes.append(strike)
         return strike
 
+    @property
+    def struck(self) -> bool:
+        return any(strike.happened for strike in self._strikes)
+
     def forget(self) -> None:
         """All strikes and calls."""
         self._strikes.clear()

@@ -6,7 +6,6 @@ service had promised must be true, and the same user can upload.
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import pytest
 from e2e.books import audit
 from e2e.faults import Faults, Moment
 from e2e.people import Person, at_once
+from e2e.processes import wait_for
 from e2e.services import Services, running
 
 
@@ -87,8 +87,8 @@ class Scene:
         return self.person.upload(self.film, "the one")
 
     def upload_slowly(self) -> httpx.Response:
-        """So that lock and reservations have to be renewed."""
-        return self.person.upload(self.film, "the one", halfway=lambda: time.sleep(0.6))
+        """So slowly that lock and reservations have to be renewed, and the strike comes."""
+        return self.person.upload(self.film, "the one", halfway=lambda: wait_for(lambda: self.faults.struck))
 
     def titles(self) -> list[str]:
         return [video["title"] for video in self.person.videos()["videos"]]
