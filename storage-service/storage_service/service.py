@@ -12,7 +12,7 @@ from shared.clock import Clock, utc_now
 from shared.contracts import StoredVideo
 from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from shared.settings import MIB
-from storage_service.blobs import Blobs
+from storage_service.blobs import Blobs, Remote
 from storage_service.store import Store, StoredObject
 from storage_service.verdict import NotAVideo, Probe
 
@@ -30,7 +30,7 @@ class Catalogue(Protocol):
 
 
 class Inspector(Protocol):
-    async def inspect(self, path: Path) -> Probe: ...
+    async def inspect(self, source: Path | Remote) -> Probe: ...
 
 
 class Recorder(Protocol):
@@ -81,7 +81,7 @@ class StorageService:
             raise Conflict("There is no reservation for this upload.", code="not_reserved")
         size = await self._blobs.write(filename, chunks, reserved.granted)
         try:
-            probe = await self._inspector.inspect(self._blobs.path(filename, "video"))
+            probe = await self._inspector.inspect(self._blobs.source(filename, size))
             await self._blobs.write_thumbnail(filename, probe.thumbnail)
             video = StoredVideo(
                 size=size,
@@ -146,7 +146,8 @@ class StorageService:
     async def _remove(self, filename: str) -> bool:
         try:
             await self._blobs.remove(filename)
-            await self._store.removed(filename, self._clock() + SECOND_REMOVAL)
+            now = self._clock()
+            await self._store.removed(filename, now, now + SECOND_REMOVAL)
         except ServiceError:
             log.warning("files are left for the sweeper")
             return False

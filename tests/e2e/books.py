@@ -19,10 +19,10 @@ from shared.settings import MIB
 LEFTOVERS = (
     ("user", "SELECT uploading FROM users WHERE id = ? AND uploading IS NOT NULL"),
     ("video", "SELECT * FROM videos WHERE user_id = ?"),
-    ("storage", "SELECT * FROM objects WHERE user_id = ? AND state <> 'deleted'"),
-    ("storage", "SELECT * FROM ledger WHERE user_id = ? AND (kept OR reserved)"),
-    ("usage", "SELECT * FROM reservations WHERE user_id = ?"),
-    ("usage", "SELECT * FROM days WHERE user_id = ? AND uploads"),
+    ("storage", "SELECT * FROM storage_objects WHERE user_id = ? AND state <> 'deleted'"),
+    ("storage", "SELECT * FROM storage_ledger WHERE user_id = ? AND (kept OR reserved)"),
+    ("usage", "SELECT * FROM usage_reservations WHERE user_id = ?"),
+    ("usage", "SELECT * FROM usage_days WHERE user_id = ? AND uploads"),
 )
 
 
@@ -56,24 +56,26 @@ def nothing_left_of(services: Services, person_id: uuid.UUID) -> list[str]:
     """What a refused upload of somebody who has no video has left; at once, before any lease runs out or any sweep."""
     user = str(person_id)
     wrong = [f"{name}: {dict(row)}" for name, query in LEFTOVERS for row in _rows(services, name, query, user)]
-    mine = _rows(services, "storage", "SELECT filename FROM objects WHERE user_id = ?", user)
+    mine = _rows(services, "storage", "SELECT filename FROM storage_objects WHERE user_id = ?", user)
     files = {path.stem: path for path in _stored_files(services)}
     return wrong + [f"file {files[name]}" for (name,) in mine if name in files]
 
 
 def _nothing_under_way(services: Services) -> Iterator[str]:
-    for row in _rows(services, "video", "SELECT * FROM outbox"):
+    for row in _rows(services, "video", "SELECT * FROM videos_outbox"):
         yield f"the outbox still owes {row['kind']} {row['body']} after {row['attempts']} attempts"
-    for row in _rows(services, "storage", "SELECT * FROM objects WHERE state NOT IN ('kept', 'deleted')"):
+    for row in _rows(services, "storage", "SELECT * FROM storage_objects WHERE state NOT IN ('kept', 'deleted')"):
         yield f"object {row['filename']} is still {row['state']}"
-    for row in _rows(services, "usage", "SELECT * FROM reservations"):
+    for row in _rows(services, "usage", "SELECT * FROM usage_reservations"):
         yield f"usage still reserves {row['granted']} for {row['upload_id']}"
 
 
 def _files(services: Services, films: list[Film]) -> Iterator[str]:
     """Row, object and both files: none without the others."""
     live = {film.filename: film for film in films if film.deleted is None}
-    kept = {row["filename"]: row for row in _rows(services, "storage", "SELECT * FROM objects WHERE state = 'kept'")}
+    kept = {
+        row["filename"]: row for row in _rows(services, "storage", "SELECT * FROM storage_objects WHERE state = 'kept'")
+    }
     files = {path.name: path.stat().st_size for path in _stored_files(services)}
     for filename in live.keys() - kept.keys():
         yield f"live video {filename} has no kept object"
@@ -96,7 +98,7 @@ def _ledger(services: Services, films: list[Film]) -> Iterator[str]:
     owed = Counter[str]()
     for film in films:
         owed[film.user] += 0 if film.deleted else film.size
-    ledger = {row["user_id"]: row for row in _rows(services, "storage", "SELECT * FROM ledger")}
+    ledger = {row["user_id"]: row for row in _rows(services, "storage", "SELECT * FROM storage_ledger")}
     for user in owed.keys() | ledger.keys():
         kept, reserved = (ledger[user]["kept"], ledger[user]["reserved"]) if user in ledger else (0, 0)
         if (kept, reserved) != (owed[user], 0):
@@ -105,13 +107,13 @@ def _ledger(services: Services, films: list[Film]) -> Iterator[str]:
 
 def _days(services: Services, films: list[Film]) -> Iterator[str]:
     """An upload counts on the day it began, so on that of its row or the one before."""
-    events = {(row["kind"], row["id"]): row for row in _rows(services, "usage", "SELECT * FROM events")}
+    events = {(row["kind"], row["id"]): row for row in _rows(services, "usage", "SELECT * FROM usage_events")}
     expected: dict[tuple[str, str], Counter[str]] = {}
     for (kind, _), row in events.items():
         day = expected.setdefault((row["user_id"], row["day"]), Counter())
         day[{"upload": "uploads", "deletion": "deletions", "stream": "streams"}[kind]] += 1
         day[{"upload": "uploaded", "deletion": "nothing", "stream": "streamed"}[kind]] += row["size"]
-    days = {(row["user_id"], row["day"]): row for row in _rows(services, "usage", "SELECT * FROM days")}
+    days = {(row["user_id"], row["day"]): row for row in _rows(services, "usage", "SELECT * FROM usage_days")}
     for key in days.keys() | expected.keys():
         for counter in ("uploads", "uploaded", "deletions", "streamed"):
             counted = days[key][counter] if key in days else 0
@@ -132,7 +134,7 @@ def _days(services: Services, films: list[Film]) -> Iterator[str]:
 
 def _public(services: Services, films: list[Film], people: set[str]) -> Iterator[str]:
     """What their pages are told, against what the audit has seen."""
-    days = {(row["user_id"], row["day"]): row for row in _rows(services, "usage", "SELECT * FROM days")}
+    days = {(row["user_id"], row["day"]): row for row in _rows(services, "usage", "SELECT * FROM usage_days")}
     for user in people or {row["id"] for row in _rows(services, "user", "SELECT id FROM users")}:
         headers = {"Authorization": f"Bearer {services.token(uuid.UUID(user))}"}
 

@@ -136,8 +136,8 @@ class Services:
         """Wait for the last of them. Only the outbox's, which is a minute, is turned back instead."""
         ends = [datetime.now(UTC)]
         for name, query in (
-            ("storage", "SELECT max(expires_at) FROM objects WHERE state IN ('reserved', 'stored')"),
-            ("usage", "SELECT max(expires_at) FROM reservations"),
+            ("storage", "SELECT max(expires_at) FROM storage_objects WHERE state IN ('reserved', 'stored')"),
+            ("usage", "SELECT max(expires_at) FROM usage_reservations"),
             ("user", "SELECT max(uploading) FROM users"),
         ):
             with self.database(name) as database:
@@ -149,7 +149,7 @@ class Services:
             assert left < 10, f"a lease runs for {left} s more: this test should have set it shorter"
             time.sleep(left + 0.001)
         with self.database("video") as database:
-            database.execute("UPDATE outbox SET due_at = ? WHERE due_at > ?", [to_text(datetime.now(UTC))] * 2)
+            database.execute("UPDATE videos_outbox SET due_at = ? WHERE due_at > ?", [to_text(datetime.now(UTC))] * 2)
 
     def start(self, *services: Service) -> None:
         """Start them at the same time."""

@@ -150,12 +150,12 @@ def test_fifty_reservations_at_the_edge_on_two_instances_never_exceed_it_and_all
     assert all("Exceeding" in message for message in refused)
     with services.database(name) as database:
         (held,) = database.execute(
-            "SELECT reserved FROM ledger WHERE user_id = ?"
+            "SELECT reserved FROM storage_ledger WHERE user_id = ?"
             if name == "storage"
-            else "SELECT sum(granted) FROM reservations WHERE user_id = ?",
+            else "SELECT sum(granted) FROM usage_reservations WHERE user_id = ?",
             (str(person),),
         ).fetchone()
         assert held == edge * SMALL
         # Nobody uploads them: they lapse.
-        table = "objects" if name == "storage" else "reservations"
+        table = "storage_objects" if name == "storage" else "usage_reservations"
         database.execute(f"UPDATE {table} SET expires_at = '2000' WHERE user_id = ?", (str(person),))

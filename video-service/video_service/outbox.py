@@ -91,7 +91,7 @@ class Outbox:
             await self._postpone(owed)
             return False
         try:
-            await self._store.paid(owed.id)
+            await self._store.paid(owed)
         except Unavailable:
             return False  # it will be sent once more, without a second effect
         return True
@@ -111,6 +111,6 @@ class Outbox:
     async def _postpone(self, owed: Owed) -> None:
         pause = min(timedelta(seconds=2 ** min(owed.attempts, 20)), LONGEST_PAUSE)
         try:
-            await self._store.postpone(owed.id, self._clock() + pause)
+            await self._store.postpone(owed, self._clock() + pause)
         except Unavailable:
             log.warning("an outbox entry stays leased until its lease is over")

@@ -83,8 +83,8 @@ class VideoService:
 
     async def _delete(self, filenames: list[str], owner: uuid.UUID) -> int:
         now = self._clock()
-        deleted, owed = await self._store.delete(
-            filenames, outbox.for_deletion(filenames, owner, now), now, self._outbox.lease()
-        )
-        await self._outbox.send(owed)
+        owed = outbox.for_deletion(filenames, owner, now)
+        deleted = await self._store.delete(filenames, owed, now, self._outbox.lease())
+        if deleted:
+            await self._outbox.send(owed)
         return deleted

@@ -126,10 +126,8 @@ class Uploads:
             # From here on the row may exist, even if the database's answer is lost. Only storage-service, which asks
             # the catalogue, may still give the object back.
             given_back = reserved.pop_all()
-            owed = await self._store.add(
-                video, outbox.for_upload(upload_id, user.id, video.size, video.uploaded_at), self._outbox.lease()
-            )
-            if owed is None:
+            owed = outbox.for_upload(upload_id, user.id, video.size, video.uploaded_at)
+            if not await self._store.add(video, owed, self._outbox.lease()):
                 await given_back.aclose()
                 raise Conflict("This upload took too long and was given up; please start it again.", code="upload_gone")
             await self._outbox.send(owed)

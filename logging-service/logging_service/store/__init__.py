@@ -31,7 +31,10 @@ class Page:
 
 
 class Store(Protocol):
-    """Every method may raise ``Unavailable``. Each is one transaction."""
+    """Every method is one transaction and may raise ``Unavailable``; then it may have happened all the same.
+
+    Each may be repeated without a second effect, and answers as it did the first time.
+    """
 
     async def add(self, logs: Sequence[Log]) -> None:
         """Write them in this order, all or none; one whose id is there already is left as it was."""

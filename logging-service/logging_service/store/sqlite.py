@@ -30,12 +30,13 @@ MIGRATIONS = [
     ) STRICT;
     CREATE INDEX logs_by_user ON logs (user_id, created_at);
     CREATE INDEX logs_by_time ON logs (created_at);
-    CREATE TABLE totals (
+    CREATE TABLE logs_totals (
         user_id TEXT PRIMARY KEY,
         logs INTEGER NOT NULL CHECK (logs >= 0)
     ) STRICT, WITHOUT ROWID;
     CREATE TRIGGER count_logs AFTER INSERT ON logs BEGIN
-        INSERT INTO totals VALUES ('', 1), (new.user_id, 1) ON CONFLICT (user_id) DO UPDATE SET logs = logs + 1; END
+        INSERT INTO logs_totals VALUES ('', 1), (new.user_id, 1)
+        ON CONFLICT (user_id) DO UPDATE SET logs = logs + 1; END
     """,
 ]
 
@@ -77,7 +78,7 @@ class SqliteStore:
         where = "" if user_id is None else "WHERE user_id = :whose"
 
         def work(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
-            counted = connection.execute("SELECT logs FROM totals WHERE user_id = ?", (whose,)).fetchone()
+            counted = connection.execute("SELECT logs FROM logs_totals WHERE user_id = ?", (whose,)).fetchone()
             total = counted["logs"] if counted else 0
             if start >= total:  # which is also what keeps start within SQLite's 64 bits
                 return [], total

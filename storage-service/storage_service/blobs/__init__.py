@@ -11,6 +11,17 @@ from typing import Literal, Protocol
 from storage_service.config import Settings
 
 Kind = Literal["video", "thumbnail"]
+Method = Literal["GET", "HEAD"]
+
+
+class Remote(Protocol):
+    """A video that is no file of this machine; it is read a range at a time."""
+
+    size: int
+
+    async def read(self, start: int, length: int) -> bytes:
+        """Exactly these bytes, which lie within ``size``; raises ``Unavailable``."""
+        ...
 
 
 class Blobs(Protocol):
@@ -27,8 +38,16 @@ class Blobs(Protocol):
 
     async def write_thumbnail(self, filename: str, jpeg: bytes) -> None: ...
 
-    def path(self, filename: str, kind: Kind) -> Path:
-        """The file to inspect or deliver; it may be gone at any time."""
+    def source(self, filename: str, size: int) -> Path | Remote:
+        """A video of ``size`` bytes that was written just now, to be inspected."""
+        ...
+
+    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path | str:
+        """Where a viewer gets it: a file to send him, which may be gone at any time, or a URL to send him to.
+
+        A URL is good for ``method`` alone and for minutes, answers with ``content_type``, and is the same for all who
+        ask within a window of time, so that a browser's cache works.
+        """
         ...
 
     async def remove(self, filename: str) -> None:

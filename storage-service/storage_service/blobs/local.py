@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from shared.contracts import is_filename
 from shared.errors import Conflict, NotFound, TooLarge, Unavailable
-from storage_service.blobs import Kind
+from storage_service.blobs import Kind, Method
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,12 @@ class LocalBlobs:
             self._settle(part, self.path(filename, "thumbnail"))
 
         await self._run(work)
+
+    def source(self, filename: str, size: int) -> Path:
+        return self.path(filename, "video")
+
+    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path:
+        return self.path(filename, kind)
 
     def path(self, filename: str, kind: Kind) -> Path:
         if not is_filename(filename):

@@ -36,7 +36,10 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """Every method is one transaction, may be repeated, and may raise ``Unavailable``."""
+    """Every method is one transaction and may raise ``Unavailable``; then it may have happened all the same.
+
+    Each may be repeated without a second effect, and answers as it did the first time.
+    """
 
     async def reserve(
         self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
@@ -50,7 +53,7 @@ class Store(Protocol):
         ...
 
     async def store(self, filename: str, video: StoredVideo) -> bool:
-        """reserved → stored; False if the object is not reserved any more."""
+        """reserved → stored; False if the object is neither, or larger than its grant."""
         ...
 
     async def keep(self, filenames: Sequence[str]) -> None:
@@ -73,8 +76,8 @@ class Store(Protocol):
         """Deleted objects whose files are to be removed now."""
         ...
 
-    async def removed(self, filename: str, again_at: datetime) -> None:
-        """The files are gone: remove once more at ``again_at``, and after that time forget the row."""
+    async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:
+        """The files are gone at ``now``: remove once more at ``again_at``, and after that time forget the row."""
         ...
 
     async def find(self, filename: str) -> StoredObject | None: ...

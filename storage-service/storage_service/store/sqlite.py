@@ -16,14 +16,14 @@ from storage_service.store import StoredObject
 
 MIGRATIONS = [
     """
-    CREATE TABLE ledger (
+    CREATE TABLE storage_ledger (
         user_id TEXT PRIMARY KEY,
         kept INTEGER NOT NULL DEFAULT 0 CHECK (kept >= 0),
         reserved INTEGER NOT NULL DEFAULT 0 CHECK (reserved >= 0)
     ) STRICT;
-    CREATE TABLE objects (
+    CREATE TABLE storage_objects (
         filename TEXT PRIMARY KEY,
-        user_id TEXT NOT NULL REFERENCES ledger,
+        user_id TEXT NOT NULL REFERENCES storage_ledger,
         state TEXT NOT NULL CHECK (state IN ('reserved', 'stored', 'kept', 'deleted')),
         granted INTEGER NOT NULL CHECK (granted > 0),
         size INTEGER CHECK (size >= 0),
@@ -36,8 +36,8 @@ MIGRATIONS = [
         remove_at TEXT,
         removals INTEGER NOT NULL DEFAULT 0
     ) STRICT;
-    CREATE INDEX objects_expiring ON objects (expires_at) WHERE state IN ('reserved', 'stored');
-    CREATE INDEX objects_removable ON objects (remove_at) WHERE remove_at IS NOT NULL
+    CREATE INDEX storage_objects_expiring ON storage_objects (expires_at) WHERE state IN ('reserved', 'stored');
+    CREATE INDEX storage_objects_removable ON storage_objects (remove_at) WHERE remove_at IS NOT NULL
     """,
 ]
 
@@ -59,23 +59,25 @@ class SqliteStore:
 
         def work(connection: sqlite3.Connection) -> int | None:
             known = connection.execute(
-                "SELECT user_id, state, granted FROM objects WHERE filename = ?", (filename,)
+                "SELECT user_id, state, granted FROM storage_objects WHERE filename = ?", (filename,)
             ).fetchone()
             if known:
                 if known["user_id"] != user or known["state"] == "deleted":
                     raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
-                connection.execute("UPDATE objects SET expires_at = ? WHERE filename = ?", (to_text(until), filename))
+                connection.execute(
+                    "UPDATE storage_objects SET expires_at = ? WHERE filename = ?", (to_text(until), filename)
+                )
                 return int(known["granted"])
-            connection.execute("INSERT INTO ledger (user_id) VALUES (?) ON CONFLICT DO NOTHING", (user,))
+            connection.execute("INSERT INTO storage_ledger (user_id) VALUES (?) ON CONFLICT DO NOTHING", (user,))
             (left,) = connection.execute(
-                "SELECT ? - kept - reserved FROM ledger WHERE user_id = ?", (limit, user)
+                "SELECT ? - kept - reserved FROM storage_ledger WHERE user_id = ?", (limit, user)
             ).fetchone()
             if left < least:
                 return None
             granted = min(most, int(left))
-            connection.execute("UPDATE ledger SET reserved = reserved + ? WHERE user_id = ?", (granted, user))
+            connection.execute("UPDATE storage_ledger SET reserved = reserved + ? WHERE user_id = ?", (granted, user))
             connection.execute(
-                """INSERT INTO objects (filename, user_id, state, granted, created_at, expires_at)
+                """INSERT INTO storage_objects (filename, user_id, state, granted, created_at, expires_at)
                    VALUES (?, ?, 'reserved', ?, ?, ?)""",
                 (filename, user, granted, to_text(now), to_text(until)),
             )
@@ -85,9 +87,9 @@ class SqliteStore:
 
     async def store(self, filename: str, video: StoredVideo) -> bool:
         stored = await self._database.execute(
-            """UPDATE objects SET state = 'stored', size = :size, content_type = :content_type,
+            """UPDATE storage_objects SET state = 'stored', size = :size, content_type = :content_type,
                       duration = :duration, width = :width, height = :height
-               WHERE filename = :filename AND state = 'reserved' AND granted >= :size""",
+               WHERE filename = :filename AND state IN ('reserved', 'stored') AND granted >= :size""",
             {"filename": filename, **video.model_dump()},
         )
         return stored == 1
@@ -96,11 +98,12 @@ class SqliteStore:
         def work(connection: sqlite3.Connection) -> None:
             for filename in filenames:
                 row = connection.execute(
-                    "UPDATE objects SET state = 'kept' WHERE filename = ? AND state = 'stored' RETURNING *", (filename,)
+                    "UPDATE storage_objects SET state = 'kept' WHERE filename = ? AND state = 'stored' RETURNING *",
+                    (filename,),
                 ).fetchone()
                 if row:
                     connection.execute(
-                        "UPDATE ledger SET reserved = reserved - ?, kept = kept + ? WHERE user_id = ?",
+                        "UPDATE storage_ledger SET reserved = reserved - ?, kept = kept + ? WHERE user_id = ?",
                         (row["granted"], row["size"], row["user_id"]),
                     )
 
@@ -109,7 +112,7 @@ class SqliteStore:
     async def delete(self, filenames: Sequence[str], now: datetime) -> None:
         def work(connection: sqlite3.Connection) -> None:
             for filename in filenames:
-                row = connection.execute("SELECT * FROM objects WHERE filename = ?", (filename,)).fetchone()
+                row = connection.execute("SELECT * FROM storage_objects WHERE filename = ?", (filename,)).fetchone()
                 if row and row["state"] != "deleted":
                     _delete(connection, row, now)
 
@@ -118,7 +121,8 @@ class SqliteStore:
     async def delete_expired(self, now: datetime, most: int) -> int:
         def work(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
-                "SELECT * FROM objects WHERE state = 'reserved' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+                """SELECT * FROM storage_objects WHERE state = 'reserved' AND expires_at <= ?
+                   ORDER BY expires_at LIMIT ?""",
                 (to_text(now), most),
             ).fetchall()
             for row in rows:
@@ -129,30 +133,32 @@ class SqliteStore:
 
     async def unkept(self, now: datetime, most: int) -> list[str]:
         return await self._filenames(
-            "SELECT filename FROM objects WHERE state = 'stored' AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+            """SELECT filename FROM storage_objects WHERE state = 'stored' AND expires_at <= ?
+               ORDER BY expires_at LIMIT ?""",
             now,
             most,
         )
 
     async def removable(self, now: datetime, most: int) -> list[str]:
         return await self._filenames(
-            "SELECT filename FROM objects WHERE remove_at <= ? ORDER BY remove_at LIMIT ?", now, most
+            "SELECT filename FROM storage_objects WHERE remove_at <= ? ORDER BY remove_at LIMIT ?", now, most
         )
 
-    async def removed(self, filename: str, again_at: datetime) -> None:
+    async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:
+        due = "filename = ? AND state = 'deleted' AND remove_at <= ?"
+
         def work(connection: sqlite3.Connection) -> None:
+            which = (filename, to_text(now))
+            connection.execute(f"DELETE FROM storage_objects WHERE {due} AND removals > 0", which)  # noqa: S608
             connection.execute(
-                "DELETE FROM objects WHERE filename = ? AND state = 'deleted' AND removals > 0", (filename,)
-            )
-            connection.execute(
-                "UPDATE objects SET removals = removals + 1, remove_at = ? WHERE filename = ? AND state = 'deleted'",
-                (to_text(again_at), filename),
+                f"UPDATE storage_objects SET removals = 1, remove_at = ? WHERE {due}",  # noqa: S608  words of ours only
+                (to_text(again_at), *which),
             )
 
         await self._database.write(work)
 
     async def find(self, filename: str) -> StoredObject | None:
-        row = await self._database.fetch_one("SELECT * FROM objects WHERE filename = ?", (filename,))
+        row = await self._database.fetch_one("SELECT * FROM storage_objects WHERE filename = ?", (filename,))
         if row is None:
             return None
         return StoredObject(
@@ -166,7 +172,7 @@ class SqliteStore:
         )
 
     async def kept_bytes(self, user_id: uuid.UUID) -> int:
-        row = await self._database.fetch_one("SELECT kept FROM ledger WHERE user_id = ?", (str(user_id),))
+        row = await self._database.fetch_one("SELECT kept FROM storage_ledger WHERE user_id = ?", (str(user_id),))
         return row["kept"] if row else 0
 
     async def ping(self) -> None:
@@ -180,10 +186,11 @@ class SqliteStore:
 def _delete(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:
     """Give the bytes back as they were held: a kept object its size, any other its grant."""
     connection.execute(
-        "UPDATE objects SET state = 'deleted', remove_at = ? WHERE filename = ?", (to_text(now), row["filename"])
+        "UPDATE storage_objects SET state = 'deleted', remove_at = ? WHERE filename = ?",
+        (to_text(now), row["filename"]),
     )
     held, column = (row["size"], "kept") if row["state"] == "kept" else (row["granted"], "reserved")
     connection.execute(
-        f"UPDATE ledger SET {column} = {column} - ? WHERE user_id = ?",  # noqa: S608  one of two words of ours
+        f"UPDATE storage_ledger SET {column} = {column} - ? WHERE user_id = ?",  # noqa: S608  one of two words of ours
         (held, row["user_id"]),
     )

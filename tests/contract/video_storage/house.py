@@ -124,8 +124,8 @@ class House:
         """No lock, no reserved byte, at none of the three who lend to an upload."""
         lent = {
             "user-service/users.db": "SELECT count(*) FROM users WHERE id = ? AND uploading IS NOT NULL",
-            "storage-service/storage.db": "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE user_id = ?",
-            "usage-service/usage.db": "SELECT coalesce(sum(granted), 0) FROM reservations WHERE user_id = ?",
+            "storage-service/storage.db": "SELECT coalesce(sum(reserved), 0) FROM storage_ledger WHERE user_id = ?",
+            "usage-service/usage.db": "SELECT coalesce(sum(granted), 0) FROM usage_reservations WHERE user_id = ?",
         }
         held = 0
         for name, query in lent.items():

@@ -202,10 +202,12 @@ async def test_files_are_removed_twice_and_then_the_row_is_forgotten(store: Stor
     assert await store.removable(NOW - MOMENT, 10) == []
     assert await store.removable(NOW, 10) == ["a"]
     for name in ("a", "kept", "unknown"):
-        await store.removed(name, later)
+        for _ in range(2):  # the answer to the first may be lost
+            await store.removed(name, NOW, later)
     assert await store.removable(later - MOMENT, 10) == []
     assert await store.removable(later, 10) == ["a"]
-    await store.removed("a", later)
+    for _ in range(2):
+        await store.removed("a", later, later + LIFE)
     assert await state(store, "a") is None
     assert await store.removable(later, 10) == []
     assert await state(store, "kept") == "kept"

@@ -159,11 +159,11 @@ async def test_after_the_storm_every_byte_is_where_it_belongs(seed: int, lease: 
             await settle(house)
             video, storage, usage = (folder / f"{name}-service/{name}.db" for name in ("video", "storage", "usage"))
             catalogue = rows(video.with_name("videos.db"), "SELECT user_id, filename, size_mb, deleted_at FROM videos")
-            owed = rows(video.with_name("videos.db"), "SELECT kind FROM outbox")
-            objects = rows(storage, "SELECT filename, size FROM objects WHERE state = 'kept'")
-            ledger = rows(storage, "SELECT user_id, kept, reserved FROM ledger")
+            owed = rows(video.with_name("videos.db"), "SELECT kind FROM videos_outbox")
+            objects = rows(storage, "SELECT filename, size FROM storage_objects WHERE state = 'kept'")
+            ledger = rows(storage, "SELECT user_id, kept, reserved FROM storage_ledger")
             figures = "sum(uploaded), sum(uploads), sum(deletions)"
-            days = rows(usage, f"SELECT user_id, {figures} FROM days GROUP BY user_id")
+            days = rows(usage, f"SELECT user_id, {figures} FROM usage_days GROUP BY user_id")
             files = {path.name for path in (folder / "storage-service/objects").rglob("*") if path.is_file()}
             incoming = list((folder / "storage-service/incoming").iterdir())
 

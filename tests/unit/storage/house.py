@@ -55,11 +55,13 @@ class House:
             )
 
     def states(self) -> dict[str, str]:
-        return dict(self._rows("SELECT filename, state FROM objects"))
+        return dict(self._rows("SELECT filename, state FROM storage_objects"))
 
     def ledger(self) -> tuple[int, int]:
         """Bytes kept and reserved, of everybody."""
-        ((kept, reserved),) = self._rows("SELECT coalesce(sum(kept), 0), coalesce(sum(reserved), 0) FROM ledger")
+        ((kept, reserved),) = self._rows(
+            "SELECT coalesce(sum(kept), 0), coalesce(sum(reserved), 0) FROM storage_ledger"
+        )
         return kept, reserved
 
     def files(self, folder: str) -> set[str]:
@@ -70,8 +72,8 @@ class House:
 
     def holds_exactly(self, *filenames: str) -> bool:
         """These are kept, with both files each; there is no other file, and the ledger is exact."""
-        kept = self._rows("SELECT filename, size FROM objects WHERE state = 'kept'")
-        others = self._rows("SELECT count(*) FROM objects WHERE state IN ('reserved', 'stored')")
+        kept = self._rows("SELECT filename, size FROM storage_objects WHERE state = 'kept'")
+        others = self._rows("SELECT count(*) FROM storage_objects WHERE state IN ('reserved', 'stored')")
         wanted = {name + suffix for name in filenames for suffix in (".video", ".jpg")}
         return (
             {name for name, _ in kept} == set(filenames)

@@ -136,15 +136,16 @@ class Store:
     def __init__(self) -> None:
         self.videos: dict[str, Video] = {}
         self.settled: set[str] = set()
-        self.owed: dict[int, tuple[Owed, datetime]] = {}
+        self.owed: dict[uuid.UUID, tuple[Owed, datetime]] = {}
         self.lost = False
         self.settle_all = False
 
-    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> list[Owed] | None:
+    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> bool:
         if self.settle_all or video.filename in self.settled:
-            return None
+            return False
         self.videos[video.filename] = video
-        return self._answered(self._owe(owed, lease))
+        self._owe(owed, lease)
+        return self._answered(True)
 
     async def settle(self, filename: str, now: datetime) -> bool:
         if filename in self.videos:
@@ -167,26 +168,25 @@ class Store:
         live = (v.filename for v in self.videos.values() if v.user_id == user_id and v.deleted_at is None)
         return list(live)[:most]
 
-    async def delete(
-        self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime
-    ) -> tuple[int, list[Owed]]:
+    async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
         live = [name for name in filenames if name in self.videos and self.videos[name].deleted_at is None]
         for name in live:
             self.videos[name] = replace(self.videos[name], deleted_at=now)
-        return len(live), self._owe(owed, lease) if live else []
+        if live:
+            self._owe(owed, lease)
+        return len(live)
 
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         due = [owed for owed, due_at in self.owed.values() if due_at <= now][:most]
         self.owed |= {owed.id: (owed, lease) for owed in due}
         return due
 
-    async def paid(self, owed_id: int) -> None:
+    async def paid(self, owed: Owed) -> None:
         self._answered(None)
-        del self.owed[owed_id]
+        del self.owed[owed.id]
 
-    async def postpone(self, owed_id: int, due_at: datetime) -> None:
-        owed, _ = self.owed[owed_id]
-        self.owed[owed_id] = replace(owed, attempts=owed.attempts + 1), due_at
+    async def postpone(self, owed: Owed, due_at: datetime) -> None:
+        self.owed[owed.id] = replace(owed, attempts=owed.attempts + 1), due_at
 
     async def forget_settled(self, before: datetime) -> None:
         self.settled.clear()
@@ -195,9 +195,8 @@ class Store:
         pass
 
     def _owe(self, owed: Sequence[Owed], lease: datetime) -> list[Owed]:
-        standing = [replace(one, id=number) for number, one in enumerate(owed, max(self.owed, default=0) + 1)]
-        self.owed |= {one.id: (one, lease) for one in standing}
-        return standing
+        self.owed |= {one.id: (one, lease) for one in owed}
+        return list(owed)
 
     def _answered(self, answer: T) -> T:
         if self.lost:

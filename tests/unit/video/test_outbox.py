@@ -109,10 +109,10 @@ async def test_a_lost_receipt_means_one_more_delivery_and_no_second_effect() -> 
 
 async def test_a_database_that_is_away_does_not_fail_the_sender() -> None:
     class Away(Store):
-        async def paid(self, owed_id: int) -> None:
+        async def paid(self, owed: Owed) -> None:
             raise Unavailable("away")
 
-        async def postpone(self, owed_id: int, due_at: object) -> None:
+        async def postpone(self, owed: Owed, due_at: object) -> None:
             raise Unavailable("away")
 
     world = World()
@@ -134,6 +134,6 @@ async def test_a_sweep_sends_everything_that_is_due_however_much_it_is() -> None
 async def test_a_sweep_ends_although_nothing_is_taken() -> None:
     world = World()
     world.storage.failure = DOWN
-    world.store._owe([Owed("delete", '{"filenames": ["f"]}')] * (outbox.BATCH + 1), world.clock())
+    world.store._owe([Owed("delete", '{"filenames": ["f"]}') for _ in range(outbox.BATCH + 1)], world.clock())
     assert await world.outbox.sweep() == 0
     assert len(world.storage.calls) == outbox.BATCH + 1

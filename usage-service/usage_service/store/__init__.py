@@ -39,7 +39,10 @@ class OverLimit:
 
 
 class Store(Protocol):
-    """Every method may raise ``Unavailable``. Each is one transaction."""
+    """Every method is one transaction and may raise ``Unavailable``; then it may have happened all the same.
+
+    Each may be repeated without a second effect, and answers as it did the first time.
+    """
 
     async def reserve(
         self,

@@ -24,7 +24,10 @@ class Account:
 
 
 class Store(Protocol):
-    """Every method may raise ``Unavailable``. Each is one transaction."""
+    """Every method is one transaction and may raise ``Unavailable``; then it may have happened all the same.
+
+    Each may be repeated without a second effect, and answers as it did the first time.
+    """
 
     async def add(self, account: Account) -> bool:
         """Keep a new account; False, and nothing changed, if its ``email_key`` is taken."""

@@ -51,13 +51,16 @@ class SqliteStore:
             "email_key": account.email_key,
         }
 
-        added = await self._database.execute(
-            """INSERT INTO users (id, email, password, username, created_at, role, email_key)
-               VALUES (:id, :email, :password, :username, :created_at, :role, :email_key)
-               ON CONFLICT (email_key) DO NOTHING""",
-            row,
-        )
-        return added == 1
+        def work(connection: sqlite3.Connection) -> bool:
+            connection.execute(
+                """INSERT INTO users (id, email, password, username, created_at, role, email_key)
+                   VALUES (:id, :email, :password, :username, :created_at, :role, :email_key)
+                   ON CONFLICT DO NOTHING""",
+                row,
+            )
+            return connection.execute("SELECT 1 FROM users WHERE id = :id", row).fetchone() is not None
+
+        return await self._database.write(work)
 
     async def by_email(self, key: str) -> Account | None:
         return await self._one("SELECT * FROM users WHERE email_key = ?", key)

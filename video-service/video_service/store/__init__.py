@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -35,11 +35,14 @@ Kind = Literal["keep", "upload_done", "delete", "deletions"]
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """One call that another service is owed: which, and its body as JSON. ``id`` is 0 until it stands in the outbox."""
+    """One call that another service is owed: which, and its body as JSON; ``attempts`` have failed so far.
+
+    ``id`` is given by who owes it, so that writing it down twice is writing it down once.
+    """
 
     kind: Kind
     body: str
-    id: int = 0
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
     attempts: int = 0
 
 
@@ -50,13 +53,14 @@ class Page:
 
 
 class Store(Protocol):
-    """Every method is one transaction and may raise ``Unavailable``.
+    """Every method is one transaction and may raise ``Unavailable``; then it may have happened all the same.
 
-    What is put into the outbox is leased until ``lease``: nobody else sends it before then.
+    Each may be repeated without a second effect, and answers as it did the first time. What is put into the outbox is
+    leased until ``lease``: nobody else sends it before then.
     """
 
-    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> list[Owed] | None:
-        """Insert the video and what it owes; None, and nothing changes, if its filename was settled as never to be."""
+    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> bool:
+        """Insert the video and what it owes; False, and nothing changes, if its filename was settled as never to be."""
         ...
 
     async def settle(self, filename: str, now: datetime) -> bool:
@@ -73,20 +77,18 @@ class Store(Protocol):
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]: ...
 
-    async def delete(
-        self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime
-    ) -> tuple[int, list[Owed]]:
-        """Mark those that are live as deleted, and owe; how many there were. With none, nothing changes."""
+    async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
+        """Mark those that are live as deleted at ``now``, and owe; how many there were. With none, nothing changes."""
         ...
 
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         """What is due, leased to the caller."""
         ...
 
-    async def paid(self, owed_id: int) -> None: ...
+    async def paid(self, owed: Owed) -> None: ...
 
-    async def postpone(self, owed_id: int, due_at: datetime) -> None:
-        """It failed: count the attempt, and be due at ``due_at``."""
+    async def postpone(self, owed: Owed, due_at: datetime) -> None:
+        """It failed once more than ``owed.attempts``; it is due at ``due_at``."""
         ...
 
     async def forget_settled(self, before: datetime) -> None:

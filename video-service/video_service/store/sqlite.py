@@ -4,7 +4,6 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -33,18 +32,19 @@ MIGRATIONS = [
     ) STRICT;
     CREATE INDEX videos_newest ON videos (uploaded_at, seq) WHERE deleted_at IS NULL;
     CREATE INDEX videos_newest_of_user ON videos (user_id, uploaded_at, seq) WHERE deleted_at IS NULL;
-    CREATE TABLE settled (
+    CREATE TABLE videos_settled (
         filename TEXT PRIMARY KEY,
         settled_at TEXT NOT NULL
     ) STRICT;
-    CREATE TABLE outbox (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
+    CREATE TABLE videos_outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
         kind TEXT NOT NULL,
         body TEXT NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         due_at TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX outbox_due ON outbox (due_at)
+    CREATE INDEX videos_outbox_due ON videos_outbox (due_at)
     """,
 ]
 
@@ -59,7 +59,7 @@ class SqliteStore:
         async with Sqlite(path, MIGRATIONS) as database:
             yield cls(database)
 
-    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> list[Owed] | None:
+    async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> bool:
         row = {
             "id": str(video.id),
             "user_id": str(video.user_id),
@@ -74,16 +74,20 @@ class SqliteStore:
             "title_key": video.title.casefold(),
         }
 
-        def work(connection: sqlite3.Connection) -> list[Owed] | None:
+        def work(connection: sqlite3.Connection) -> bool:
+            if connection.execute("SELECT 1 FROM videos WHERE id = :id", row).fetchone():
+                return True  # a repetition
             added = connection.execute(
                 """INSERT INTO videos (id, user_id, filename, filepath, title, uploaded_at, size_mb, duration, width,
                                        height, title_key)
                    SELECT :id, :user_id, :filename, :filepath, :title, :uploaded_at, :size_mb, :duration, :width,
                           :height, :title_key
-                   WHERE NOT EXISTS (SELECT 1 FROM settled WHERE filename = :filename)""",
+                   WHERE NOT EXISTS (SELECT 1 FROM videos_settled WHERE filename = :filename)""",
                 row,
             )
-            return _owe(connection, owed, lease) if added.rowcount == 1 else None
+            if added.rowcount == 1:
+                _owe(connection, owed, lease)
+            return added.rowcount == 1
 
         return await self._database.write(work)
 
@@ -92,7 +96,8 @@ class SqliteStore:
             row = connection.execute("SELECT deleted_at FROM videos WHERE filename = ?", (filename,)).fetchone()
             if row:
                 return row["deleted_at"] is None
-            connection.execute("INSERT INTO settled VALUES (?, ?) ON CONFLICT DO NOTHING", (filename, to_text(now)))
+            row = (filename, to_text(now))
+            connection.execute("INSERT INTO videos_settled VALUES (?, ?) ON CONFLICT DO NOTHING", row)
             return False
 
         return await self._database.write(work)
@@ -129,56 +134,55 @@ class SqliteStore:
         )
         return [row["filename"] for row in rows]
 
-    async def delete(
-        self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime
-    ) -> tuple[int, list[Owed]]:
-        def work(connection: sqlite3.Connection) -> tuple[int, list[Owed]]:
+    async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
+        def work(connection: sqlite3.Connection) -> int:
             deleted = sum(
                 connection.execute(
-                    "UPDATE videos SET deleted_at = ? WHERE filename = ? AND deleted_at IS NULL",
-                    (to_text(now), filename),
+                    """UPDATE videos SET deleted_at = :now
+                       WHERE filename = :filename AND (deleted_at IS NULL OR deleted_at = :now)""",
+                    {"now": to_text(now), "filename": filename},
                 ).rowcount
                 for filename in filenames
             )
-            return deleted, _owe(connection, owed, lease) if deleted else []
+            if deleted:
+                _owe(connection, owed, lease)
+            return deleted
 
         return await self._database.write(work)
 
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         def work(connection: sqlite3.Connection) -> list[Owed]:
             rows = connection.execute(
-                """UPDATE outbox SET due_at = ?
-                   WHERE id IN (SELECT id FROM outbox WHERE due_at <= ? ORDER BY due_at, id LIMIT ?) RETURNING *""",
+                """UPDATE videos_outbox SET due_at = ?
+                   WHERE seq IN (SELECT seq FROM videos_outbox WHERE due_at <= ? ORDER BY due_at, seq LIMIT ?)
+                   RETURNING *""",
                 (to_text(lease), to_text(now), most),
             ).fetchall()
-            return [Owed(row["kind"], row["body"], row["id"], row["attempts"]) for row in rows]
+            return [Owed(row["kind"], row["body"], uuid.UUID(row["id"]), row["attempts"]) for row in rows]
 
         return await self._database.write(work)
 
-    async def paid(self, owed_id: int) -> None:
-        await self._database.execute("DELETE FROM outbox WHERE id = ?", (owed_id,))
+    async def paid(self, owed: Owed) -> None:
+        await self._database.execute("DELETE FROM videos_outbox WHERE id = ?", (str(owed.id),))
 
-    async def postpone(self, owed_id: int, due_at: datetime) -> None:
+    async def postpone(self, owed: Owed, due_at: datetime) -> None:
         await self._database.execute(
-            "UPDATE outbox SET attempts = attempts + 1, due_at = ? WHERE id = ?", (to_text(due_at), owed_id)
+            "UPDATE videos_outbox SET attempts = ?, due_at = ? WHERE id = ?",
+            (owed.attempts + 1, to_text(due_at), str(owed.id)),
         )
 
     async def forget_settled(self, before: datetime) -> None:
-        await self._database.execute("DELETE FROM settled WHERE settled_at < ?", (to_text(before),))
+        await self._database.execute("DELETE FROM videos_settled WHERE settled_at < ?", (to_text(before),))
 
     async def ping(self) -> None:
         await self._database.ping()
 
 
-def _owe(connection: sqlite3.Connection, owed: Sequence[Owed], lease: datetime) -> list[Owed]:
-    standing = []
-    for one in owed:
-        inserted = connection.execute(
-            "INSERT INTO outbox (kind, body, due_at) VALUES (?, ?, ?)", (one.kind, one.body, to_text(lease))
-        )
-        assert inserted.lastrowid is not None
-        standing.append(replace(one, id=inserted.lastrowid))
-    return standing
+def _owe(connection: sqlite3.Connection, owed: Sequence[Owed], lease: datetime) -> None:
+    connection.executemany(
+        "INSERT INTO videos_outbox (id, kind, body, due_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        [(str(one.id), one.kind, one.body, to_text(lease)) for one in owed],
+    )
 
 
 def _video(row: sqlite3.Row) -> Video:
