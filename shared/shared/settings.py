@@ -58,7 +58,7 @@ class ServiceSettings(BaseSettings):
 
     jwt_secret: Secret
     jwt_secret_previous: Secret | None = None
-    supabase_url: str | None = None
+    supabase_url: Url | None = None
     supabase_key: SecretStr | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)]
@@ -72,8 +72,6 @@ class ServiceSettings(BaseSettings):
         if bool(self.supabase_url) != bool(self.supabase_key):
             missing = "SUPABASE_KEY" if self.supabase_url else "SUPABASE_URL"
             raise ValueError(f"{missing} is missing: set both SUPABASE_URL and SUPABASE_KEY, or neither for SQLite")
-        if self.supabase_url:
-            raise ValueError("SUPABASE_URL is set, but Supabase is not supported yet: unset it to use SQLite")
         return self
 
     @property

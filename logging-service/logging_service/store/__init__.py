@@ -51,6 +51,11 @@ class Store(Protocol):
 
 
 def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
-    from logging_service.store.sqlite import SqliteStore  # noqa: PLC0415  only the chosen backend is imported
+    # Only the chosen backend is imported.
+    if settings.supabase_url:
+        from logging_service.store.supabase import SupabaseStore  # noqa: PLC0415
+
+        return SupabaseStore.open(settings)
+    from logging_service.store.sqlite import SqliteStore  # noqa: PLC0415
 
     return SqliteStore.open(settings.data_dir / "logs.db")

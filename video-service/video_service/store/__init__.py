@@ -99,6 +99,11 @@ class Store(Protocol):
 
 
 def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
-    from video_service.store.sqlite import SqliteStore  # noqa: PLC0415  only the chosen backend is imported
+    # Only the chosen backend is imported.
+    if settings.supabase_url:
+        from video_service.store.supabase import SupabaseStore  # noqa: PLC0415
+
+        return SupabaseStore.open(settings)
+    from video_service.store.sqlite import SqliteStore  # noqa: PLC0415
 
     return SqliteStore.open(settings.data_dir / "videos.db")

@@ -1,0 +1,142 @@
+"""Supabase opened the way every service needs it: one client, calls that may be repeated, failures that are ours.
+
+PostgREST gives each call one transaction, so whatever must be atomic is one SQL function. Every function answers one
+JSON object and every read a list, so an answer that was cut off is never taken for a figure: it is not valid. An
+answer may be lost after the change was made; so each call may be made again without a second effect, and a call that
+failed on the way is made again once.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self, TypeVar
+
+import aiohttp
+import httpx
+from postgrest import APIError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+from shared.errors import Unavailable
+from shared.http import READ_SECONDS, open_client
+from shared.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=BaseModel)
+
+PAUSE_SECONDS = 0.1
+# Worth another try: the way there (a gateway's own status), PostgREST without its database, and PostgreSQL's advice.
+PASSING = {"502", "503", "504", "520", "521", "522", "523", "524", "PGRST000", "PGRST001", "PGRST002", "40001", "40P01"}
+NO_MIGRATION = {"42P01", "42883", "PGRST202", "PGRST205"}
+BAD_KEY = {"401", "PGRST301", "PGRST302", "PGRST303"}
+
+
+class Done(BaseModel):
+    """The answer of a function that has nothing to tell."""
+
+
+class _Applied(BaseModel):
+    name: str
+
+
+class _Query(Protocol):
+    async def execute(self) -> Any: ...
+
+
+class Supabase:
+    """One service's access to one project. Every failure of the database or the way there is ``Unavailable`` (503)."""
+
+    def __init__(self, client: AsyncClient, migrations: Sequence[str]) -> None:
+        self._client = client
+        self._migrations = migrations
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: ServiceSettings, migrations: Sequence[str]) -> AsyncIterator[Self]:
+        """``migrations`` are those that the service needs, by the names of their files."""
+        assert settings.supabase_url is not None
+        assert settings.supabase_key is not None
+        async with open_client() as http:
+            # Its hidden retries would hold a request for 7 s when the database is away.
+            options = AsyncClientOptions(
+                httpx_client=http, auto_refresh_token=False, persist_session=False, postgrest_client_retry=False
+            )
+            client = await acreate_client(settings.supabase_url, settings.supabase_key.get_secret_value(), options)
+            yield cls(client, migrations)
+
+    async def call(self, function: str, answer: type[M], **arguments: object) -> M:
+        """One SQL function with these named arguments; its answer."""
+        json = to_jsonable_python(arguments)
+        return _parsed(answer, await self._ask(lambda: self._client.rpc(function, json)))
+
+    async def find(self, table: str, row: type[M], column: str, value: str) -> M | None:
+        """The row of ``table`` with this ``value``, of which there is one or none."""
+        if "\0" in value:  # which PostgreSQL cannot hold, nor look for
+            return None
+        rows = _rows(await self._ask(lambda: self._client.table(table).select("*").eq(column, value).limit(1)))
+        return _parsed(row, rows[0]) if rows else None
+
+    async def ping(self) -> None:
+        """Raise ``Unavailable`` unless the database answers and has every migration."""
+        rows = _rows(await self._ask(lambda: self._client.table("short_video_migrations").select("name")))
+        if missing := set(self._migrations) - {_parsed(_Applied, row).name for row in rows}:
+            raise _unavailable(f"the migration {min(missing)} has not been applied: run supabase db push")
+
+    async def _ask(self, query: Callable[[], _Query]) -> Any:
+        try:
+            try:
+                return await self._execute(query())
+            except (APIError, httpx.TransportError, aiohttp.ClientError, OSError) as error:
+                if not _is_passing(error):
+                    raise
+                await asyncio.sleep(PAUSE_SECONDS)
+                return await self._execute(query())
+        except APIError as error:
+            raise _unavailable(explain(error)) from error
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            raise _unavailable(f"it cannot be reached ({type(error).__name__})") from error
+
+    async def _execute(self, query: _Query) -> Any:
+        async with asyncio.timeout(READ_SECONDS):
+            return (await query.execute()).data
+
+
+def explain(error: APIError) -> str:
+    """What is wrong and what to do, in words for the person who runs the service."""
+    code, message = str(error.code), error.message
+    if code in NO_MIGRATION:
+        return f"a table or function is missing ({message}): run supabase db push"
+    if code in BAD_KEY:
+        return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
+    if code == "42501":
+        return f"SUPABASE_KEY may not do this ({message}): it must be the service_role or secret key"
+    if code == "540":
+        return "the project is paused: restore it in Supabase's dashboard"
+    return f"it answered {code}: {message}"
+
+
+def _is_passing(error: Exception) -> bool:
+    if isinstance(error, APIError):
+        return str(error.code) in PASSING
+    return not isinstance(error, TimeoutError | httpx.TimeoutException)  # it has had its time
+
+
+def _parsed(answer: type[M], data: object) -> M:
+    try:
+        return answer.model_validate(data)
+    except ValidationError:
+        raise _unavailable(f"it answered something else than {answer.__name__}") from None
+
+
+def _rows(data: object) -> list[object]:
+    if not isinstance(data, list):
+        raise _unavailable("it answered something else than rows")
+    return data
+
+
+def _unavailable(why: str) -> Unavailable:
+    log.error("Supabase: %s", why)
+    return Unavailable("The database does not answer; please try again.")
