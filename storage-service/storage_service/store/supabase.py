@@ -1,0 +1,129 @@
+"""The ledger in Supabase: see ``supabase/migrations/…_storage.sql``."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Self
+
+from pydantic import AwareDatetime, BaseModel
+
+from shared.contracts import StoredVideo
+from shared.errors import Conflict
+from shared.supabase import Done, Supabase
+from storage_service.config import Settings
+from storage_service.store import State, StoredObject
+
+MIGRATIONS = ["20261125000000_foundation", "20261125000300_storage"]
+
+
+class _Object(BaseModel):
+    filename: str
+    user_id: uuid.UUID
+    state: State
+    granted: int
+    size: int | None
+    content_type: str | None
+    created_at: AwareDatetime
+
+
+class _Ledger(BaseModel):
+    kept: int
+
+
+class _Grant(BaseModel):
+    granted: int | None
+    gone: bool
+
+
+class _Stored(BaseModel):
+    stored: bool
+
+
+class _Deleted(BaseModel):
+    deleted: int
+
+
+class _Filenames(BaseModel):
+    filenames: list[str]
+
+
+class SupabaseStore:
+    def __init__(self, database: Supabase) -> None:
+        self._database = database
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        async with Supabase.open(settings, MIGRATIONS) as database:
+            yield cls(database)
+
+    async def reserve(
+        self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
+    ) -> int | None:
+        answer = await self._database.call(
+            "storage_reserve",
+            _Grant,
+            p_filename=filename,
+            p_user_id=user_id,
+            p_least=least,
+            p_most=most,
+            p_limit=limit,
+            p_now=now,
+            p_until=until,
+        )
+        if answer.gone:
+            raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
+        return answer.granted
+
+    async def store(self, filename: str, video: StoredVideo) -> bool:
+        answer = await self._database.call(
+            "storage_store",
+            _Stored,
+            p_filename=filename,
+            p_size=video.size,
+            p_content_type=video.content_type,
+            p_duration=video.duration,
+            p_width=video.width,
+            p_height=video.height,
+        )
+        return answer.stored
+
+    async def keep(self, filenames: Sequence[str]) -> None:
+        await self._database.call("storage_keep", Done, p_filenames=list(filenames))
+
+    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
+        await self._database.call("storage_delete", _Deleted, p_filenames=list(filenames), p_now=now)
+
+    async def delete_expired(self, now: datetime, most: int) -> int:
+        return (await self._database.call("storage_delete_expired", _Deleted, p_now=now, p_most=most)).deleted
+
+    async def unkept(self, now: datetime, most: int) -> list[str]:
+        return (await self._database.call("storage_unkept", _Filenames, p_now=now, p_most=most)).filenames
+
+    async def removable(self, now: datetime, most: int) -> list[str]:
+        return (await self._database.call("storage_removable", _Filenames, p_now=now, p_most=most)).filenames
+
+    async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:
+        await self._database.call("storage_removed", Done, p_filename=filename, p_now=now, p_again_at=again_at)
+
+    async def find(self, filename: str) -> StoredObject | None:
+        row = await self._database.find("storage_objects", _Object, "filename", filename)
+        if row is None:
+            return None
+        return StoredObject(
+            filename=row.filename,
+            user_id=row.user_id,
+            state=row.state,
+            granted=row.granted,
+            size=row.size,
+            content_type=row.content_type,
+            created_at=row.created_at.astimezone(UTC),
+        )
+
+    async def kept_bytes(self, user_id: uuid.UUID) -> int:
+        row = await self._database.find("storage_ledger", _Ledger, "user_id", str(user_id))
+        return row.kept if row else 0
+
+    async def ping(self) -> None:
+        await self._database.ping()
