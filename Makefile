@@ -1,6 +1,6 @@
 # Everything is done from here; a fresh machine needs git, make and Python 3.11 to 3.13.
 .DEFAULT_GOAL := help
-.PHONY: help run test check test-browser clean moved
+.PHONY: help run doctor test check test-browser clean moved
 unexport VIRTUAL_ENV
 
 PYTHON := .venv/bin/python
@@ -15,6 +15,9 @@ help: ## show this
 
 run: .venv/.synced ## start the five services; Ctrl-C stops them
 	@$(PYTHON) scripts/run.py
+
+doctor: .venv/.synced ## whether database, bucket and peers answer, as the settings have it
+	@$(PYTHON) scripts/doctor.py
 
 test: .venv/.synced ## all tests that need no browser
 	$(PYTHON) -m pytest tests/unit tests/contract tests/e2e

@@ -1,8 +1,9 @@
-"""``python -m logging_service`` serves."""
+"""``python -m logging_service`` serves; ``check`` behind it tells whether all that it stands on answers."""
 
 from logging_service.config import Settings
 from logging_service.main import create_app
-from shared.serving import serve
+from logging_service.store import open_store
+from shared.serving import run
 
 if __name__ == "__main__":
-    serve(Settings, create_app)
+    raise SystemExit(run(Settings, create_app, open_store))

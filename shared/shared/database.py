@@ -106,7 +106,7 @@ class Sqlite:
             raise  # ours, not the database's
         except sqlite3.DatabaseError as error:  # locked, disk full, file gone or damaged
             log.exception("the database does not answer")
-            raise Unavailable("The database does not answer; please try again.") from error
+            raise Unavailable("The database does not answer; please try again.", reason=str(error)) from error
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection: the writer has one thread, each reader its own."""

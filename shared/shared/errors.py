@@ -111,12 +111,16 @@ class LimitReached(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """``retry_after`` is in seconds; it goes into the header and the body."""
+    """``retry_after`` is in seconds; it goes into the header and the body.
+
+    ``reason`` is for whoever runs the service, and is never sent to anybody.
+    """
 
     status, code = 503, "unavailable"
 
-    def __init__(self, message: str, *, retry_after: int = 5, **more: Any) -> None:
+    def __init__(self, message: str, *, retry_after: int = 5, reason: str = "", **more: Any) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)}, retryAfter=retry_after, **more)
+        self.reason = reason
 
 
 class PeerRefused(ServiceError):

@@ -9,12 +9,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from shared.errors import PeerRefused, Unavailable
 from shared.logs import traceparent
@@ -42,6 +42,10 @@ async def open_client(transport: httpx.AsyncBaseTransport | None = None) -> Asyn
         transport=transport or AiohttpTransport(limits=limits), timeout=timeout, trust_env=False
     ) as client:
         yield client
+
+
+class _Health(BaseModel):
+    service: Annotated[str, Field(max_length=40)]
 
 
 class Peer:
@@ -129,13 +133,19 @@ class Peer:
         return self._parsed(self._checked(response), answer)
 
     async def state(self) -> str:
-        """``ok``, or why not: one short word or two for ``/ready``."""
+        """``ok``, or why not: a few words for ``/ready``."""
         try:
             async with asyncio.timeout(1.0):
                 response = await self._client.get(f"{self._url}/health")
         except (httpx.HTTPError, aiohttp.ClientError, OSError):
             return "unreachable"
-        return "ok" if response.status_code == 200 else f"answers {response.status_code}"
+        if response.status_code != 200:
+            return f"answers {response.status_code}"
+        try:
+            name = _Health.model_validate_json(response.content).service
+        except ValidationError:
+            name = "something else"
+        return "ok" if name == self.name else f"answers as {name}"
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}", "traceparent": traceparent()}

@@ -1,10 +1,11 @@
-"""``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C."""
+"""``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C. Or ``check``: see there."""
 
 import contextlib
 import json
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared import logs
+from shared.check import Pingable, Trial, check
 from shared.database import DatabaseError
 from shared.settings import S, SettingsError, load
 
@@ -23,11 +25,34 @@ KEEPALIVE_SECONDS = 75
 DRAIN_SECONDS = 3
 
 
+def run(
+    settings_kind: type[S],
+    create_app: Callable[[S], FastAPI],
+    open_store: Callable[[S], AbstractAsyncContextManager[Pingable]],
+    trials: Callable[[S], Mapping[str, Trial]] = lambda settings: {},
+    *,
+    arguments: Sequence[str] | None = None,
+    also: str = "",
+) -> int:
+    """What the command line asks for; the exit status. ``also`` names what else the service can be told to do."""
+    match sys.argv[1:] if arguments is None else arguments:
+        case []:
+            serve(settings_kind, create_app)
+            return 0
+        case ["check"]:
+            return check(settings_kind, open_store, trials)
+        case _:
+            package = settings_kind.service.replace("-", "_")
+            sys.stderr.write(f"usage: python -m {package} [{' | '.join(filter(None, ['check', also]))}]\n")
+            return 2
+
+
 def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
     """Run one service. What stops the start is one line, and an exit status: 2 for a setting, 3 for the database."""
     try:
         settings = load(settings_kind)
-        _own(settings.service, settings.data_dir)
+        if settings.needs_disk:
+            _own(settings.service, settings.data_dir)
         listener = _listen(settings.service, settings.host, settings.port)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from jose import jwt
+from jose.exceptions import JOSEError
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -40,6 +42,14 @@ def _origins(value: str) -> str:
     return ",".join(origins)
 
 
+def _is_for_browsers(key: str) -> bool:
+    """Whether a Supabase key is one that anybody may have: it could read and write nothing of ours."""
+    try:
+        return jwt.get_unverified_claims(key).get("role") in ("anon", "authenticated")
+    except JOSEError:
+        return key.startswith("sb_publishable_")
+
+
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
 Origins = Annotated[str, AfterValidator(_origins)]
@@ -72,7 +82,16 @@ class ServiceSettings(BaseSettings):
         if bool(self.supabase_url) != bool(self.supabase_key):
             missing = "SUPABASE_KEY" if self.supabase_url else "SUPABASE_URL"
             raise ValueError(f"{missing} is missing: set both SUPABASE_URL and SUPABASE_KEY, or neither for SQLite")
+        if self.supabase_key and _is_for_browsers(self.supabase_key.get_secret_value()):
+            raise ValueError(
+                "SUPABASE_KEY is a key for browsers: take the project's service_role or secret key instead"
+            )
         return self
+
+    @property
+    def needs_disk(self) -> bool:
+        """Whether anything is kept in ``data_dir``."""
+        return self.supabase_url is None
 
     @property
     def origins(self) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
 import httpx
-from postgrest import APIError
+from postgrest import APIError, CountMethod
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
 
+COUNT = CountMethod.exact
 PAUSE_SECONDS = 0.1
 # Worth another try: the way there (a gateway's own status), PostgREST without its database, and PostgreSQL's advice.
 PASSING = {"502", "503", "504", "520", "521", "522", "523", "524", "PGRST000", "PGRST001", "PGRST002", "40001", "40P01"}
@@ -70,20 +71,27 @@ class Supabase:
     async def call(self, function: str, answer: type[M], **arguments: object) -> M:
         """One SQL function with these named arguments; its answer."""
         json = to_jsonable_python(arguments)
-        return _parsed(answer, await self._ask(lambda: self._client.rpc(function, json)))
+        return _parsed(answer, (await self._ask(lambda: self._client.rpc(function, json))).data)
 
     async def find(self, table: str, row: type[M], column: str, value: str) -> M | None:
         """The row of ``table`` with this ``value``, of which there is one or none."""
         if "\0" in value:  # which PostgreSQL cannot hold, nor look for
             return None
-        rows = _rows(await self._ask(lambda: self._client.table(table).select("*").eq(column, value).limit(1)))
+        rows = await self._rows(lambda: self._client.table(table).select("*", count=COUNT).eq(column, value).limit(1))
         return _parsed(row, rows[0]) if rows else None
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers and has every migration."""
-        rows = _rows(await self._ask(lambda: self._client.table("short_video_migrations").select("name")))
+        rows = await self._rows(lambda: self._client.table("short_video_migrations").select("name", count=COUNT))
         if missing := set(self._migrations) - {_parsed(_Applied, row).name for row in rows}:
             raise _unavailable(f"the migration {min(missing)} has not been applied: run supabase db push")
+
+    async def _rows(self, query: Callable[[], _Query]) -> list[Any]:
+        """As many as the headers say there are: the client takes a body that never came for an empty list."""
+        answer = await self._ask(query)
+        if not isinstance(answer.data, list) or answer.count != len(answer.data):
+            raise _unavailable("it answered something else than rows")
+        return answer.data
 
     async def _ask(self, query: Callable[[], _Query]) -> Any:
         try:
@@ -97,11 +105,11 @@ class Supabase:
         except APIError as error:
             raise _unavailable(explain(error)) from error
         except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise _unavailable(f"it cannot be reached ({type(error).__name__})") from error
+            raise _unavailable(f"it cannot be reached ({type(error).__name__}): is SUPABASE_URL right?") from error
 
     async def _execute(self, query: _Query) -> Any:
         async with asyncio.timeout(READ_SECONDS):
-            return (await query.execute()).data
+            return await query.execute()
 
 
 def explain(error: APIError) -> str:
@@ -111,6 +119,8 @@ def explain(error: APIError) -> str:
         return f"a table or function is missing ({message}): run supabase db push"
     if code in BAD_KEY:
         return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
+    if error.code is None:
+        return f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"
     if code == "42501":
         return f"SUPABASE_KEY may not do this ({message}): it must be the service_role or secret key"
     if code == "540":
@@ -120,8 +130,8 @@ def explain(error: APIError) -> str:
 
 def _is_passing(error: Exception) -> bool:
     if isinstance(error, APIError):
-        return str(error.code) in PASSING
-    return not isinstance(error, TimeoutError | httpx.TimeoutException)  # it has had its time
+        return error.code is None or error.code in PASSING
+    return not isinstance(error, TimeoutError | httpx.ReadTimeout)  # it has had its time
 
 
 def _parsed(answer: type[M], data: object) -> M:
@@ -131,12 +141,6 @@ def _parsed(answer: type[M], data: object) -> M:
         raise _unavailable(f"it answered something else than {answer.__name__}") from None
 
 
-def _rows(data: object) -> list[object]:
-    if not isinstance(data, list):
-        raise _unavailable("it answered something else than rows")
-    return data
-
-
 def _unavailable(why: str) -> Unavailable:
     log.error("Supabase: %s", why)
-    return Unavailable("The database does not answer; please try again.")
+    return Unavailable("The database does not answer; please try again.", reason=why)

@@ -162,8 +162,13 @@ async def test_a_connection_that_breaks_is_tried_once_more(listen: Listen) -> No
 
 
 async def test_the_state_of_a_peer_is_a_word() -> None:
-    assert await answering(lambda _: httpx.Response(200)).state() == "ok"
-    assert await answering(lambda _: httpx.Response(500)).state() == "answers 500"
+    def says(status: int, **body: str) -> Peer:
+        return answering(lambda _: httpx.Response(status, json=body))
+
+    assert await says(200, service="some-peer").state() == "ok"
+    assert await says(200, service="another").state() == "answers as another"
+    assert await says(200).state() == "answers as something else"
+    assert await says(500).state() == "answers 500"
 
 
 # ── streams ──

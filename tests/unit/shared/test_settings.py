@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from jose import jwt
 
 from shared.settings import Megabytes, Seconds, ServiceSettings, SettingsError, Url, load
 
@@ -93,6 +94,18 @@ def test_half_of_supabase_is_refused_and_its_key_never_shown() -> None:
     text = refusal(supabase_key="the-service-role-key")
     assert "SUPABASE_URL is missing" in text
     assert "the-service-role-key" not in text
+
+
+def test_a_supabase_key_that_anybody_may_have_is_refused_and_a_secret_one_is_taken() -> None:
+    def key(role: str) -> str:
+        return str(jwt.encode({"role": role}, "x" * 32))
+
+    for public in (key("anon"), key("authenticated"), "sb_publishable_abc"):
+        assert "SUPABASE_KEY is a key for browsers" in refusal(supabase_url="http://x", supabase_key=public)
+    for secret in (key("service_role"), "sb_secret_abc"):
+        settings = load(Settings, jwt_secret=SECRET, supabase_url="http://x", supabase_key=secret)
+        assert not settings.needs_disk
+        assert secret not in repr(settings)
 
 
 def test_urls_and_origins_are_taken_without_their_last_slash() -> None:

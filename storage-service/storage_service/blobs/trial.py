@@ -1,0 +1,58 @@
+"""Whether the place for objects can be written, read, given out and cleared: tried with a small object."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from shared.check import Trial
+from shared.errors import Unavailable
+from storage_service.blobs import Blobs, open_blobs
+from storage_service.config import Settings
+
+CONTENT = b"This object tries whether objects can be kept here; it may be removed."
+
+
+def trials(settings: Settings) -> Mapping[str, Trial]:
+    async def trial() -> str:
+        async with open_blobs(settings) as blobs:
+            await blobs.ping()
+            await _try(blobs)
+        return f"Google Cloud Storage, bucket {settings.gcs_bucket}" if settings.gcs_bucket else "a folder"
+
+    return {"objects": trial}
+
+
+async def _try(blobs: Blobs) -> None:
+    filename = f"trial-{secrets.token_hex(8)}"
+    try:
+        await blobs.write(filename, _pieces(), len(CONTENT))
+        source = blobs.source(filename, len(CONTENT))
+        read = source.read_bytes() if isinstance(source, Path) else await source.read(0, len(CONTENT))
+        if read != CONTENT:
+            raise _failed("an object that was written is read otherwise")
+        address = await blobs.address(filename, "video", "text/plain", "GET")
+        if isinstance(address, str):
+            await _fetch(address)
+    finally:
+        await blobs.remove(filename)
+
+
+async def _fetch(url: str) -> None:
+    """As a browser would, who has nothing but the URL."""
+    try:
+        async with httpx.AsyncClient(timeout=10) as browser:
+            answer = await browser.get(url)
+    except httpx.HTTPError as error:
+        raise _failed(f"a signed URL cannot be fetched ({type(error).__name__})") from error
+    if answer.status_code != 200 or answer.content != CONTENT:
+        raise _failed(f"a signed URL answers {answer.status_code}: may the signing account read the bucket's objects?")
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    yield CONTENT
+
+
+def _failed(reason: str) -> Unavailable:
+    return Unavailable("The storage does not answer; please try again later.", reason=reason)
