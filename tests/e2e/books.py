@@ -3,15 +3,14 @@
 ``audit`` reads every database and folder itself, then asks the public routes whether they say the same.
 """
 
-import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+from e2e.engines import Row
 from e2e.services import Services
 
 from shared.settings import MIB
@@ -20,9 +19,9 @@ LEFTOVERS = (
     ("user", "SELECT uploading FROM users WHERE id = ? AND uploading IS NOT NULL"),
     ("video", "SELECT * FROM videos WHERE user_id = ?"),
     ("storage", "SELECT * FROM storage_objects WHERE user_id = ? AND state <> 'deleted'"),
-    ("storage", "SELECT * FROM storage_ledger WHERE user_id = ? AND (kept OR reserved)"),
+    ("storage", "SELECT * FROM storage_ledger WHERE user_id = ? AND (kept > 0 OR reserved > 0)"),
     ("usage", "SELECT * FROM usage_reservations WHERE user_id = ?"),
-    ("usage", "SELECT * FROM usage_days WHERE user_id = ? AND uploads"),
+    ("usage", "SELECT * FROM usage_days WHERE user_id = ? AND uploads > 0"),
 )
 
 
@@ -57,8 +56,8 @@ def nothing_left_of(services: Services, person_id: uuid.UUID) -> list[str]:
     user = str(person_id)
     wrong = [f"{name}: {dict(row)}" for name, query in LEFTOVERS for row in _rows(services, name, query, user)]
     mine = _rows(services, "storage", "SELECT filename FROM storage_objects WHERE user_id = ?", user)
-    files = {path.stem: path for path in _stored_files(services)}
-    return wrong + [f"file {files[name]}" for (name,) in mine if name in files]
+    files = {name.partition(".")[0]: name for name in services.engine.stored()}
+    return wrong + [f"file {files[row['filename']]}" for row in mine if row["filename"] in files]
 
 
 def _nothing_under_way(services: Services) -> Iterator[str]:
@@ -76,7 +75,7 @@ def _files(services: Services, films: list[Film]) -> Iterator[str]:
     kept = {
         row["filename"]: row for row in _rows(services, "storage", "SELECT * FROM storage_objects WHERE state = 'kept'")
     }
-    files = {path.name: path.stat().st_size for path in _stored_files(services)}
+    files = services.engine.stored()
     for filename in live.keys() - kept.keys():
         yield f"live video {filename} has no kept object"
     for filename in kept.keys() - live.keys():
@@ -162,16 +161,11 @@ def _public(services: Services, films: list[Film], people: set[str]) -> Iterator
             yield f"the start page says {everybody['total']} videos"
 
 
-def _film(row: sqlite3.Row) -> Film:
+def _film(row: Row) -> Film:
     deleted = row["deleted_at"] and datetime.fromisoformat(row["deleted_at"]).date()
     uploaded = datetime.fromisoformat(row["uploaded_at"]).date()
     return Film(row["filename"], row["user_id"], round(row["size_mb"] * MIB), uploaded, deleted)
 
 
-def _stored_files(services: Services) -> list[Path]:
-    return [path for path in services["storage"].data.rglob("*") if path.is_file() and ".db" not in path.name]
-
-
-def _rows(services: Services, name: str, query: str, *values: str) -> list[sqlite3.Row]:
-    with services.database(name) as database:
-        return database.execute(query, values).fetchall()
+def _rows(services: Services, name: str, query: str, *values: str) -> list[Row]:
+    return services.engine.rows(name, query, *values)

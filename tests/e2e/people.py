@@ -66,7 +66,7 @@ class Person:
 
         def pause() -> None:
             if halfway is not None:
-                wait_for(lambda: self.services.incoming)
+                wait_for(self.services.engine.is_receiving)
                 halfway()
 
         return self.services.client.post(

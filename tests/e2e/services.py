@@ -11,17 +11,17 @@ With ``faulty=True`` every call between services passes a ``Faults`` proxy, wher
 
 import os
 import secrets
-import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Self
 
 import httpx
+from e2e.engines import Embedded, Engine
 from e2e.faults import Faults
 from e2e.processes import Guard, Service, free_ports
 
@@ -30,13 +30,6 @@ from shared.clock import to_text
 from shared.settings import ServiceSettings
 
 NAMES = ("user", "video", "storage", "usage", "logging")
-DATABASES = {
-    "user": "users.db",
-    "video": "videos.db",
-    "storage": "storage.db",
-    "usage": "usage.db",
-    "logging": "logs.db",
-}
 # Nobody sweeps behind a test's back, and nothing has to be waited for.
 SETTINGS = {"SWEEP_SECONDS": "3600", "STREAMED_REPORT_SECONDS": "0.1"}
 
@@ -57,8 +50,9 @@ class Services:
 
     running: ClassVar[list[Self]] = []
 
-    def __init__(self, folder: Path, *, faulty: bool = False, **settings: object) -> None:
+    def __init__(self, folder: Path, engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> None:
         self.folder = folder
+        self.engine = engine or Embedded(folder)
         self._stack = ExitStack()
         self._guard = Guard()
         ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
@@ -70,6 +64,7 @@ class Services:
             "JWT_SECRET": self.secret,
             "STORAGE_PUBLIC_URL": f"http://127.0.0.1:{ports['storage']}",
             **{f"{name.upper()}_SERVICE_URL": self._peer_url(name, port) for name, port in ports.items()},
+            **self.engine.settings,
             **{name: str(value) for name, value in settings.items()},
         }
         self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
@@ -107,16 +102,6 @@ class Services:
         other.start()
         return other
 
-    @property
-    def incoming(self) -> list[Path]:
-        """The videos that storage-service is writing."""
-        return list((self["storage"].data / "incoming").iterdir())
-
-    def database(self, name: str) -> "closing[sqlite3.Connection]":
-        connection = sqlite3.connect(self[name].data / DATABASES[name], isolation_level=None, timeout=10)
-        connection.row_factory = sqlite3.Row
-        return closing(connection)
-
     def service_headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.for_service()}"}
 
@@ -136,20 +121,19 @@ class Services:
         """Wait for the last of them. Only the outbox's, which is a minute, is turned back instead."""
         ends = [datetime.now(UTC)]
         for name, query in (
-            ("storage", "SELECT max(expires_at) FROM storage_objects WHERE state IN ('reserved', 'stored')"),
-            ("usage", "SELECT max(expires_at) FROM usage_reservations"),
-            ("user", "SELECT max(uploading) FROM users"),
+            ("storage", "SELECT max(expires_at) AS last FROM storage_objects WHERE state IN ('reserved', 'stored')"),
+            ("usage", "SELECT max(expires_at) AS last FROM usage_reservations"),
+            ("user", "SELECT max(uploading) AS last FROM users"),
         ):
-            with self.database(name) as database:
-                (last,) = database.execute(query).fetchone()
-            if last is not None:
+            (row,) = self.engine.rows(name, query)
+            if row["last"] is not None:
                 life = float(self._environment.get("UPLOAD_LOCK_SECONDS", 300)) if name == "user" else 0.0
-                ends.append(datetime.fromisoformat(last) + timedelta(seconds=life))
+                ends.append(datetime.fromisoformat(row["last"]) + timedelta(seconds=life))
         while (left := (max(ends) - datetime.now(UTC)).total_seconds()) >= 0:
             assert left < 10, f"a lease runs for {left} s more: this test should have set it shorter"
             time.sleep(left + 0.001)
-        with self.database("video") as database:
-            database.execute("UPDATE videos_outbox SET due_at = ? WHERE due_at > ?", [to_text(datetime.now(UTC))] * 2)
+        now = to_text(datetime.now(UTC))
+        self.engine.execute("video", "UPDATE videos_outbox SET due_at = ? WHERE due_at > ?", now, now)
 
     def start(self, *services: Service) -> None:
         """Start them at the same time."""
@@ -168,7 +152,7 @@ class Services:
 
 
 @contextmanager
-def running(*, faulty: bool = False, **settings: object) -> Iterator[Services]:
+def running(engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> Iterator[Services]:
     """A set in a folder that goes with it."""
-    with TemporaryDirectory() as folder, Services(Path(folder), faulty=faulty, **settings) as services:
+    with TemporaryDirectory() as folder, Services(Path(folder), engine, faulty=faulty, **settings) as services:
         yield services

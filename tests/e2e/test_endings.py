@@ -33,7 +33,7 @@ def test_an_upload_that_a_restart_cuts_off_is_told_so_and_leaves_nothing(ada: Pe
     with Wire(video) as wire:
         upload_head(wire, ada, form)
         wire.send(form.head + form.video)
-        wait_for(lambda: ada.services.incoming)
+        wait_for(ada.services.engine.is_receiving)
         video.stop()
         answer = wire.answer()
     assert (answer.status, "restarted" in answer.message) == (503, True)
@@ -74,7 +74,7 @@ def test_every_service_ends_in_time_in_the_middle_of_its_work_and_with_nobody_to
         upload.send(form.head + form.video[:-1])
         playback.send_head("GET", uploaded["filepath"].partition(str(services["storage"].port))[2], {})
         assert playback.socket.recv(1) == b"H"
-        wait_for(lambda: services.incoming)
+        wait_for(services.engine.is_receiving)
         with services["logging"].frozen(), services["usage"].frozen():
             for call in (ada.login, ada.videos, ada.storage):
                 call()

@@ -148,14 +148,14 @@ def test_fifty_reservations_at_the_edge_on_two_instances_never_exceed_it_and_all
     assert granted == [SMALL] * edge
     assert len(refused) == len(urls) - edge
     assert all("Exceeding" in message for message in refused)
-    with services.database(name) as database:
-        (held,) = database.execute(
-            "SELECT reserved FROM storage_ledger WHERE user_id = ?"
-            if name == "storage"
-            else "SELECT sum(granted) FROM usage_reservations WHERE user_id = ?",
-            (str(person),),
-        ).fetchone()
-        assert held == edge * SMALL
-        # Nobody uploads them: they lapse.
-        table = "storage_objects" if name == "storage" else "usage_reservations"
-        database.execute(f"UPDATE {table} SET expires_at = '2000' WHERE user_id = ?", (str(person),))
+    (held,) = services.engine.rows(
+        name,
+        "SELECT reserved FROM storage_ledger WHERE user_id = ?"
+        if name == "storage"
+        else "SELECT sum(granted) AS reserved FROM usage_reservations WHERE user_id = ?",
+        str(person),
+    )
+    assert held["reserved"] == edge * SMALL
+    # Nobody uploads them: they lapse.
+    table = "storage_objects" if name == "storage" else "usage_reservations"
+    services.engine.execute(name, f"UPDATE {table} SET expires_at = '2000-01-01' WHERE user_id = ?", str(person))

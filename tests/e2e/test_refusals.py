@@ -150,7 +150,7 @@ def test_a_client_that_goes_away_leaves_nothing_and_may_upload_again(
         else:
             upload_head(wire, ada, form)
             wire.send(half)
-        wait_for(lambda: ada.services.incoming)
+        wait_for(ada.services.engine.is_receiving)
         if how == "crashes":
             wire.reset()
     wait_for(lambda: nothing_left_of(ada.services, ada.id) == [], seconds=2)

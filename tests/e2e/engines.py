@@ -1,0 +1,99 @@
+"""Where the services under test keep what they keep, and a look into it from beside them.
+
+``Embedded`` is what a laptop has: a SQLite file for each service, a folder for the objects. ``Cloud`` is what grows:
+a real PostgreSQL behind the stand-in for PostgREST, and an emulator of Google Cloud Storage; there the services have
+no disk of their own.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+
+DATABASES = {
+    "user": "users.db",
+    "video": "videos.db",
+    "storage": "storage.db",
+    "usage": "usage.db",
+    "logging": "logs.db",
+}
+
+
+class Engine(Protocol):
+    """``settings`` go to all five services. Times and ids in rows are text; a ``?`` in a query is a value."""
+
+    settings: dict[str, str]
+
+    def rows(self, service: str, query: str, *values: str) -> list[Row]: ...
+
+    def execute(self, service: str, statement: str, *values: str) -> None: ...
+
+    def stored(self) -> dict[str, int]:
+        """Every object and every piece of one, with its size: ``<filename>.video``, ``<filename>.jpg``."""
+        ...
+
+    def is_receiving(self) -> bool:
+        """Whether storage-service is taking in a video."""
+        ...
+
+
+class Embedded:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.settings: dict[str, str] = {}
+
+    def rows(self, service: str, query: str, *values: str) -> list[Row]:
+        with self._database(service) as database:
+            return [dict(row) for row in database.execute(query, values)]
+
+    def execute(self, service: str, statement: str, *values: str) -> None:
+        with self._database(service) as database:
+            database.execute(statement, values)
+
+    def stored(self) -> dict[str, int]:
+        files = [path for path in (self._folder / "storage").rglob("*") if path.is_file() and ".db" not in path.name]
+        return {path.name: path.stat().st_size for path in files}
+
+    def is_receiving(self) -> bool:
+        return any((self._folder / "storage" / "incoming").iterdir())
+
+    def _database(self, service: str) -> "closing[sqlite3.Connection]":
+        path = self._folder / service / DATABASES[service]
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        connection.row_factory = sqlite3.Row
+        return closing(connection)
+
+
+class Cloud:
+    def __init__(self, settings: dict[str, str], database: str, bucket: "Bucket") -> None:
+        self.settings = settings
+        self._database = database
+        self._bucket = bucket
+
+    def rows(self, service: str, query: str, *values: str) -> list[Row]:
+        query = f"SELECT to_jsonb(found) AS row FROM ({query.replace('?', '%s')}) AS found"
+        with psycopg.connect(self._database, autocommit=True, row_factory=dict_row) as connection:
+            return [found["row"] for found in connection.execute(query.encode(), values)]
+
+    def execute(self, service: str, statement: str, *values: str) -> None:
+        with psycopg.connect(self._database, autocommit=True) as connection:
+            connection.execute(statement.replace("?", "%s").encode(), values)
+
+    def stored(self) -> dict[str, int]:
+        kinds = {".mp4": ".video", ".jpg": ".jpg"}
+        return {Path(key).stem + kinds[Path(key).suffix]: size for key, size in self._bucket.objects().items()}
+
+    def is_receiving(self) -> bool:
+        """An object is in the bucket when it is whole; what is on the way there has its reservation."""
+        return bool(self.rows("storage", "SELECT filename FROM storage_objects WHERE state = 'reserved'"))
+
+
+class Bucket(Protocol):
+    def objects(self) -> dict[str, int]:
+        """Keys and sizes in bytes."""
+        ...
