@@ -62,15 +62,17 @@ create index if not exists videos_outbox_due on public.videos_outbox (due_at, se
 create or replace function public.videos_count() returns trigger
 language plpgsql set search_path = '' as $$
 declare
-    more integer := (tg_op <> 'DELETE' and new.deleted_at is null)::integer
-                  - (tg_op <> 'INSERT' and old.deleted_at is null)::integer;
-    whose uuid := case when tg_op = 'DELETE' then old.user_id else new.user_id end;
+    everybody constant uuid := '00000000-0000-0000-0000-000000000000';
+    was_live constant boolean := tg_op <> 'INSERT' and old.deleted_at is null;
+    is_live constant boolean := tg_op <> 'DELETE' and new.deleted_at is null;
 begin
-    if more <> 0 then
-        -- Everybody's row first, by all who count: nobody waits for each other in a circle.
-        insert into public.videos_totals as totals (user_id, live)
-        values ('00000000-0000-0000-0000-000000000000', more), (whose, more)
-        on conflict (user_id) do update set live = totals.live + excluded.live;
+    -- Everybody's row first, by all who count: so nobody waits for each other in a circle.
+    if is_live and not was_live then
+        insert into public.videos_totals as totals values (everybody, 1), (new.user_id, 1)
+        on conflict (user_id) do update set live = totals.live + 1;
+    elsif was_live and not is_live then
+        update public.videos_totals set live = live - 1 where user_id = everybody;
+        update public.videos_totals set live = live - 1 where user_id = old.user_id;
     end if;
     return null;
 end $$;

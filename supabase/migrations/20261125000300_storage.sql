@@ -67,7 +67,7 @@ begin
     update public.storage_objects
     set state = 'stored', size = p_size, content_type = p_content_type, duration = p_duration, width = p_width,
         height = p_height
-    where filename = p_filename and state in ('reserved', 'stored') and granted >= p_size;
+    where filename = p_filename and (state = 'reserved' and granted >= p_size or state = 'stored' and size = p_size);
     return jsonb_build_object('stored', found);
 end $$;
 

@@ -89,7 +89,8 @@ class SqliteStore:
         stored = await self._database.execute(
             """UPDATE storage_objects SET state = 'stored', size = :size, content_type = :content_type,
                       duration = :duration, width = :width, height = :height
-               WHERE filename = :filename AND state IN ('reserved', 'stored') AND granted >= :size""",
+               WHERE filename = :filename
+                   AND (state = 'reserved' AND granted >= :size OR state = 'stored' AND size = :size)""",
             {"filename": filename, **video.model_dump()},
         )
         return stored == 1

@@ -131,7 +131,8 @@ async def test_only_what_is_reserved_becomes_stored_and_never_with_more_than_its
     await reserve(store, "a", 100)
     assert not await store.store("a", video(101))
     assert await state(store, "a") == "reserved"
-    assert await store.store("a", video(100))
+    for _ in range(2):  # the answer to the first may be lost
+        assert await store.store("a", video(100))
     assert not await store.store("a", video(50))
     await store.keep(["a"])
     assert not await store.store("a", video(50))
