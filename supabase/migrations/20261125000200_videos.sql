@@ -59,26 +59,40 @@ create table if not exists public.videos_outbox (
 );
 create index if not exists videos_outbox_due on public.videos_outbox (due_at, seq);
 
-create or replace function public.videos_count() returns trigger
+-- Counted once for each statement, however many rows it has. Everybody's row comes first, then the users in the order
+-- of their ids, for all who count: so nobody waits for each other in a circle. An update both adds and takes away.
+create or replace function public.videos_came() returns trigger
 language plpgsql set search_path = '' as $$
-declare
-    everybody constant uuid := '00000000-0000-0000-0000-000000000000';
-    was_live constant boolean := tg_op <> 'INSERT' and old.deleted_at is null;
-    is_live constant boolean := tg_op <> 'DELETE' and new.deleted_at is null;
 begin
-    -- Everybody's row first, by all who count: so nobody waits for each other in a circle.
-    if is_live and not was_live then
-        insert into public.videos_totals as totals values (everybody, 1), (new.user_id, 1)
-        on conflict (user_id) do update set live = totals.live + 1;
-    elsif was_live and not is_live then
-        update public.videos_totals set live = live - 1 where user_id = everybody;
-        update public.videos_totals set live = live - 1 where user_id = old.user_id;
-    end if;
+    insert into public.videos_totals as totals (user_id, live)
+    select coalesce(user_id, '00000000-0000-0000-0000-000000000000'), count(*) from new_videos
+    where deleted_at is null group by grouping sets ((), (user_id)) having count(*) > 0 order by 1
+    on conflict (user_id) do update set live = totals.live + excluded.live;
     return null;
 end $$;
 
-create or replace trigger videos_counted after insert or update of deleted_at or delete on public.videos
-    for each row execute function public.videos_count();
+create or replace function public.videos_went() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    perform from public.videos_totals where user_id = any (array(
+        select '00000000-0000-0000-0000-000000000000'::uuid
+        union select user_id from old_videos where deleted_at is null
+    )) order by user_id for update;
+    update public.videos_totals as totals set live = totals.live - gone.live from (
+        select coalesce(user_id, '00000000-0000-0000-0000-000000000000') as user_id, count(*) as live from old_videos
+        where deleted_at is null group by grouping sets ((), (user_id))
+    ) as gone where totals.user_id = gone.user_id;
+    return null;
+end $$;
+
+create or replace trigger videos_came_in after insert on public.videos
+    referencing new table as new_videos for each statement execute function public.videos_came();
+create or replace trigger videos_came_by_update after update on public.videos
+    referencing new table as new_videos for each statement execute function public.videos_came();
+create or replace trigger videos_went_by_update after update on public.videos
+    referencing old table as old_videos for each statement execute function public.videos_went();
+create or replace trigger videos_went_out after delete on public.videos
+    referencing old table as old_videos for each statement execute function public.videos_went();
 
 -- Those that were there before the trigger.
 insert into public.videos_totals (user_id, live)
@@ -140,7 +154,7 @@ $$;
 -- Newest first, and among equals the last one added. Each kind of list is a statement of its own, so that each has the
 -- plan of its own index.
 create or replace function public.videos_page(p_owner uuid, p_search text, p_start bigint, p_limit integer)
-returns jsonb language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
+returns jsonb language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off as $$
 declare
     pattern text := '%' || regexp_replace(p_search, '([\\%_])', '\\\1', 'g') || '%';
     total bigint;
@@ -232,10 +246,10 @@ alter table public.videos_outbox enable row level security;
 revoke all on public.videos, public.videos_totals, public.videos_settled, public.videos_outbox from anon, authenticated;
 grant all on public.videos, public.videos_totals, public.videos_settled, public.videos_outbox to service_role;
 
-revoke all on function public.videos_count, public.videos_owe, public.videos_add, public.videos_settle,
+revoke all on function public.videos_came, public.videos_went, public.videos_owe, public.videos_add, public.videos_settle,
     public.videos_forget_settled, public.videos_page, public.videos_live_filenames, public.videos_delete,
     public.videos_claim_owed, public.videos_paid, public.videos_postpone from public, anon, authenticated;
-grant execute on function public.videos_count, public.videos_owe, public.videos_add, public.videos_settle,
+grant execute on function public.videos_came, public.videos_went, public.videos_owe, public.videos_add, public.videos_settle,
     public.videos_forget_settled, public.videos_page, public.videos_live_filenames, public.videos_delete,
     public.videos_claim_owed, public.videos_paid, public.videos_postpone to service_role;
 

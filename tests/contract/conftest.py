@@ -3,13 +3,15 @@
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar, TypeVar
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from standins.postgres import Postgres
+from standins.project import Project, real_project, standing_in
 
 from shared.auth import Role, Tokens, User
 from shared.settings import ServiceSettings
@@ -18,6 +20,8 @@ S = TypeVar("S", bound=ServiceSettings)
 MakeSettings = Callable[..., S]
 Headers = dict[str, str]
 
+# What leads to a database, a bucket or an emulator of the person who runs the tests, whichever service reads it.
+OUTSIDE = ("SUPABASE_", "GCS_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 SECRET = "the contract suites sign with this, and nobody else"
 
 
@@ -50,18 +54,49 @@ def make_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> MakeSetting
     """Any service's settings, over a data folder of this test; neither the environment nor a ``.env`` has a say."""
 
     def make(kind: type[S], **given: Any) -> S:
-        for name in [name for name in os.environ if name.lower() in kind.model_fields]:
-            monkeypatch.delenv(name)
+        for name in [*os.environ]:
+            if name.lower() in kind.model_fields or name.upper().startswith(OUTSIDE):
+                monkeypatch.delenv(name)
         return kind(**{"_env_file": None, "jwt_secret": SECRET, "data_dir": tmp_path / kind.service, **given})
 
     return make
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def project(request: pytest.FixtureRequest) -> Iterator[Project]:
+    """Our migrations behind PostgREST, for all tests that ask for it: stood in for, unless a real one is named."""
+    if real := real_project():
+        yield real
+        real.clear()
+        return
+    with standing_in(request.getfixturevalue("postgres")) as project:
+        yield project
+
+
+@pytest.fixture
+def empty_project(project: Project) -> Project:
+    """The same, with nothing in its tables."""
+    project.clear()
+    return project
+
+
+@pytest.fixture(params=["sqlite", "supabase"])
 def store_settings(request: pytest.FixtureRequest, make_settings: MakeSettings[S]) -> MakeSettings[S]:
     """``make_settings`` for each kind of database; two stores that one service opens with them share their data."""
-    assert request.param == "sqlite"
-    return make_settings
+    if request.param == "sqlite":
+        return make_settings
+    project: Project = request.getfixturevalue("empty_project")
+
+    def make(kind: type[S], **given: Any) -> S:
+        return make_settings(kind, **{"supabase_url": project.url, "supabase_key": project.key, **given})
+
+    return make
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What every logging store promises, over every backend."""
 
 import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -105,6 +106,38 @@ async def test_a_repeated_batch_writes_nothing_twice_and_counts_nothing_twice(st
     assert (await store.page(ANNE, 0, 100)).total == len((await store.page(ANNE, 0, 100)).logs) == 6
     assert (await store.page(BORIS, 0, 100)).total == 5
     assert (await store.page(None, 0, 100)).total == len((await store.page(None, 0, 100)).logs) == 11
+
+
+async def test_a_change_whose_answer_was_lost_may_be_made_again_and_happens_once(stores: tuple[Store, Store]) -> None:
+    batch = [log("a"), log("b", BORIS), log("c")]
+    await stores[0].add(batch)
+    await asyncio.gather(*(store.add(batch) for store in stores))
+    assert await stores[0].page(None, 0, 100) == Page(batch[::-1], 3)
+    assert await stores[0].page(ANNE, 0, 100) == Page([batch[2], batch[0]], 2)
+
+
+async def test_a_batch_that_cannot_be_written_whole_is_not_written(store: Store) -> None:
+    await store.add([])
+    assert await store.page(None, 0, 100) == Page([], 0)
+    with pytest.raises(Exception):  # noqa: B017, PT011  each database has its own
+        await store.add([log("fine"), log("half a character: \ud800")])
+    assert await store.page(None, 0, 100) == Page([], 0)
+
+
+async def test_a_full_batch_is_written_in_its_order(store: Store) -> None:
+    batch = [log(f"{number:04} 😀".ljust(500)) for number in range(1000)]
+    await store.add(batch)
+    assert await store.page(None, 0, 1000) == Page(batch[::-1], 1000)
+    assert await store.page(ANNE, 990, 100) == Page(batch[9::-1], 1000)
+
+
+async def test_batches_of_the_same_logs_in_any_order_do_not_hinder_each_other(stores: tuple[Store, Store]) -> None:
+    logs = [log(str(number), user) for number in range(500) for user in (ANNE, BORIS)]
+    orders = [random.sample(logs, len(logs)) for _ in range(10)]
+    await asyncio.gather(*(stores[number % 2].add(order) for number, order in enumerate(orders)))
+    for user, total in ((ANNE, 500), (BORIS, 500), (None, 1000)):
+        page = await stores[0].page(user, 0, 1000)
+        assert len(page.logs) == page.total == total
 
 
 async def test_an_id_that_is_there_keeps_what_was_written_first(store: Store) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import random
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -47,6 +48,13 @@ async def reserve(
 
 def upload(upload_id: str, size: int, day: date = TODAY, user: uuid.UUID = ANNE) -> Event:
     return Event("upload", upload_id, user, day, size)
+
+
+async def made_again(stores: tuple[Store, Store], change: Callable[[Store], Awaitable[object]]) -> object:
+    """What the change answers, which is the same when it is made again, even by two at once."""
+    answer = await change(stores[0])
+    assert await asyncio.gather(*(change(store) for store in stores)) == [answer, answer]
+    return answer
 
 
 async def test_a_reservation_is_granted_the_most_that_fits(store: Store) -> None:
@@ -125,6 +133,19 @@ async def test_an_expired_reservation_counts_no_more_swept_or_not(store: Store) 
     await reserve(store, "a", 100)
     assert await reserve(store, "b", 1, now=NOW + LIFE - timedelta(microseconds=1)) == OverLimit(used=100)
     assert await reserve(store, "b", 100, now=NOW + LIFE) == 100
+
+
+async def test_a_clock_that_is_behind_renews_nothing_whose_bytes_were_given_to_another(store: Store) -> None:
+    await reserve(store, "a", 100)
+    assert await reserve(store, "b", 100, now=NOW + LIFE) == 100
+    assert await reserve(store, "a", 100, now=NOW + LIFE / 2) == OverLimit(used=100)
+
+
+async def test_an_upload_whose_reservation_has_expired_is_anybodys_on_any_day(store: Store) -> None:
+    await reserve(store, "a", 100)
+    assert await reserve(store, "a", 70, user=BORIS, now=NOW + LIFE, day=TOMORROW) == 70
+    assert await reserve(store, "b", 31, user=BORIS, now=NOW + LIFE, day=TOMORROW) == OverLimit(used=70)
+    assert await reserve(store, "c", 100) == 100
 
 
 async def test_a_sweep_drops_what_has_expired_and_nothing_else(store: Store) -> None:
@@ -224,6 +245,57 @@ async def test_fifty_greedy_reservations_share_exactly_the_limit(stores: tuple[S
     assert sum(answer for answer in answers if isinstance(answer, int)) == 100
 
 
+async def test_a_change_whose_answer_was_lost_may_be_made_again_and_happens_once(stores: tuple[Store, Store]) -> None:
+    store = stores[0]
+    assert await made_again(stores, lambda store: reserve(store, "a", 10, 60)) == 60
+    assert await made_again(stores, lambda store: reserve(store, "b", 41)) == OverLimit(used=60)
+    assert await made_again(stores, lambda store: reserve(store, "a", 10, user=BORIS)) is None
+    await made_again(stores, lambda store: store.commit(upload("a", 55)))
+    assert await made_again(stores, lambda store: reserve(store, "a", 10, 60)) == 55
+    await reserve(store, "c", 45)
+    await made_again(stores, lambda store: store.release("c"))
+    assert await made_again(stores, lambda store: reserve(store, "d", 45)) == 45
+    events = [Event("deletion", "a", ANNE, TODAY), Event("stream", "a", ANNE, TODAY, 7)]
+    await made_again(stores, lambda store: store.count(events))
+    assert await store.day(ANNE, TODAY) == Day(uploaded=55, streamed=7, uploads=1, deletions=1)
+
+
+async def test_sweeps_at_once_drop_each_reservation_once_and_forget_each_report_once(
+    stores: tuple[Store, Store],
+) -> None:
+    for number in range(20):
+        await reserve(stores[0], f"a{number}", 5)
+    await stores[0].count([Event("stream", f"a{number}", ANNE, TODAY, 7) for number in range(20)])
+    dropped = await asyncio.gather(*(stores[number % 2].sweep(NOW + LIFE) for number in range(10)))
+    assert sum(dropped) == 20
+    forgotten = await asyncio.gather(*(stores[number % 2].forget_streamed(TOMORROW) for number in range(10)))
+    assert sum(forgotten) == 20
+    assert await stores[0].sweep(NOW + LIFE) == await stores[1].forget_streamed(TOMORROW) == 0
+
+
+async def test_everything_at_once_in_any_order_leaves_exact_figures(stores: tuple[Store, Store]) -> None:
+    users = [ANNE, BORIS]
+    uploads = [upload(f"a{number}", 3, user=users[number % 2]) for number in range(20)]
+    streams = [Event("stream", f"s{number}", users[number % 2], TODAY, 7) for number in range(100)]
+    steps: list[Callable[[Store], Awaitable[object]]] = []
+    for one in uploads:
+        steps += [
+            lambda store, one=one: reserve(store, one.id, 1, 5, user=one.user_id),
+            lambda store, one=one: reserve(store, one.id, 1, 5, user=one.user_id, now=NOW + LIFE),
+            lambda store, one=one: store.commit(one),
+            lambda store, one=one: store.commit(one),
+            lambda store, one=one: store.release(one.id),
+            lambda store: store.count(random.sample(streams, 50)),
+            lambda store: store.sweep(NOW + LIFE / 2),
+        ]
+    random.shuffle(steps)
+    await asyncio.gather(*(step(random.choice(stores)) for step in steps))
+    await stores[0].count(streams)
+    for user in users:
+        assert await stores[0].day(user, TODAY) == Day(uploaded=30, streamed=350, uploads=10)
+    assert await stores[0].sweep(NOW + 3 * LIFE) == 0, "a commit leaves no reservation behind"
+
+
 async def test_fifty_repetitions_of_one_reservation_at_once_hold_its_bytes_once(stores: tuple[Store, Store]) -> None:
     answers = await asyncio.gather(*(reserve(stores[number % 2], "a", 1, 60) for number in range(50)))
     assert answers == [60] * 50
@@ -267,3 +339,11 @@ async def test_forgotten_stream_reports_leave_every_figure_as_it_was(store: Stor
     assert await store.forget_streamed(TOMORROW) == 1
     await store.commit(upload("c", 40))
     assert await store.day(ANNE, TODAY) == Day(uploaded=40, streamed=1000, uploads=1, deletions=1)
+
+
+async def test_any_number_of_stream_reports_is_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("usage_service.store.supabase.FORGET_AT_ONCE", 10)
+    for many in (9, 10, 25):
+        await store.count([Event("stream", f"{many}-{number}", ANNE, TODAY, 1) for number in range(many)])
+        assert await store.forget_streamed(TOMORROW) == many
+    assert (await store.day(ANNE, TODAY)).streamed == 44

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -54,6 +54,13 @@ async def lock(store: Store, user: uuid.UUID, holder: str, now: datetime = NOW) 
     return await store.lock_upload(user, holder, now, now - LIFE)
 
 
+async def made_again(stores: tuple[Store, Store], change: Callable[[Store], Awaitable[object]]) -> object:
+    """What the change answers, which is the same when it is made again, even by two at once."""
+    answer = await change(stores[0])
+    assert await asyncio.gather(*(change(store) for store in stores)) == [answer, answer]
+    return answer
+
+
 async def test_an_account_comes_back_as_it_was_added(store: Store) -> None:
     anne = account()
     assert await store.add(anne)
@@ -64,6 +71,18 @@ async def test_an_account_comes_back_as_it_was_added(store: Store) -> None:
 async def test_nobody_is_found_where_nobody_is(store: Store) -> None:
     assert await store.by_email("nobody@example.test") is None
     assert await store.by_id(uuid.uuid4()) is None
+
+
+@pytest.mark.parametrize("name", ["o'neil+a,b", '"(x).%_*&="', "größe 😀", "#?/\\..", "null"])
+async def test_any_email_is_found(store: Store, name: str) -> None:
+    known = account(f"{name}@example.test")
+    await store.add(known)
+    assert await store.by_email(known.email_key) == known
+
+
+@pytest.mark.parametrize("key", ["", "anne@example.test\0", "*", "%", "a" * 100_000])
+async def test_what_is_nobodys_email_finds_nobody(store: Store, anne: uuid.UUID, key: str) -> None:
+    assert await store.by_email(key) is None
 
 
 async def test_a_taken_email_is_refused_and_changes_nothing(store: Store) -> None:
@@ -87,6 +106,23 @@ async def test_a_role_can_be_given_and_taken(store: Store, anne: uuid.UUID) -> N
         assert found
         assert found.role == role
     assert not await store.set_role("nobody@example.test", "admin")
+
+
+async def test_a_change_whose_answer_was_lost_may_be_made_again_and_happens_once(stores: tuple[Store, Store]) -> None:
+    store, anne, late = stores[0], account(), account()
+    assert await made_again(stores, lambda store: store.add(anne)) is True
+    assert await made_again(stores, lambda store: store.add(late)) is False
+    assert await made_again(stores, lambda store: store.set_role(anne.email_key, "admin")) is True
+    assert await made_again(stores, lambda store: store.set_role("nobody@example.test", "admin")) is False
+    assert await made_again(stores, lambda store: store.add(anne)) is True
+    assert await store.by_email(anne.email_key) == replace(anne, role="admin")
+    assert await made_again(stores, lambda store: lock(store, anne.id, "first")) is True
+    assert await made_again(stores, lambda store: lock(store, anne.id, "second")) is False
+    assert await made_again(stores, lambda store: lock(store, late.id, "first")) is None
+    await made_again(stores, lambda store: store.unlock_upload(anne.id, "first"))
+    assert await lock(store, anne.id, "second") is True
+    await store.unlock_upload(anne.id, "first")
+    assert await lock(store, anne.id, "third") is False
 
 
 async def test_one_upload_at_a_time(store: Store, anne: uuid.UUID) -> None:
