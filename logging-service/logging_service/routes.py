@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 
 from logging_service.models import LogOut, LogPage, Message
 from logging_service.service import LoggingService
@@ -11,6 +11,7 @@ from logging_service.store import Page
 from shared.auth import Admin, CurrentUser, Service
 from shared.contracts import LogBatch, LogEntry
 from shared.errors import RESPONSES
+from shared.web import Start
 
 
 async def _logs(request: Request) -> LoggingService:
@@ -19,7 +20,6 @@ async def _logs(request: Request) -> LoggingService:
 
 
 Logs = Annotated[LoggingService, Depends(_logs)]
-Start = Annotated[int, Query(ge=0, description="How many of the newest to skip.")]
 
 public = APIRouter(prefix="/api/logs", tags=["logs"], responses=RESPONSES)
 

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import (
@@ -32,8 +33,17 @@ def _printable(text: str) -> str:
     return text
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the first or the last hours there are, in another zone
+        raise ValueError("must be a time that UTC has, too") from None
+
+
 Filename = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Text = Annotated[str, AfterValidator(_printable)]
+printable = AfterValidator(_printable)
+Text = Annotated[str, printable]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class Contract(BaseModel):
@@ -51,7 +61,7 @@ class LogEntry(Contract):
     action: Annotated[Text, Field(min_length=1, max_length=64)]
     description: Annotated[Text, Field(max_length=2000)]
     service: Annotated[Text, Field(min_length=1, max_length=64)]
-    created_at: AwareDatetime | None = None
+    created_at: Moment | None = None
 
 
 class LogBatch(Contract):
@@ -125,13 +135,13 @@ class UploadDone(Contract):
 
     user_id: uuid.UUID
     size: Annotated[int, Field(ge=0, le=2**53)]
-    at: AwareDatetime
+    at: Moment
 
 
 class Deletion(Contract):
     id: Filename
     user_id: uuid.UUID
-    at: AwareDatetime
+    at: Moment
 
 
 class Deletions(Contract):
@@ -144,7 +154,7 @@ class Streamed(Contract):
     id: Filename
     user_id: uuid.UUID
     size: Annotated[int, Field(ge=0, le=2**53)]
-    at: AwareDatetime
+    at: Moment
 
 
 class StreamedBatch(Contract):

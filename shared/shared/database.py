@@ -8,6 +8,7 @@ PostgreSQL.)
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -124,6 +125,7 @@ class Sqlite:
 
     def _migrate(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's; SQLite's other files follow it
         connection = self._connection()
         connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -27,7 +27,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -132,7 +132,9 @@ class PeerRefused(ServiceError):
 
 
 class ErrorBody(BaseModel):
-    """What every error answers, from every layer."""
+    """What every error answers, from every layer. Some say more: ``fields``, ``retryAfter``, ``checks``."""
+
+    model_config = ConfigDict(extra="allow")
 
     message: str
     code: str

@@ -54,7 +54,7 @@ class MediaUrls:
         expires = (int(self._now()) // self._window + 2) * self._window
         claim = viewer.bytes + expires.to_bytes(5, "big")
         signature = _sign(self._keys[0], filename, claim)
-        capability = base64.urlsafe_b64encode(claim + signature).rstrip(b"=").decode()
+        capability = _text(claim + signature)
         return f"{self._public_url}/media/{capability}/{filename}.mp4"
 
     def open(self, capability: str, filename: str) -> Capability:
@@ -63,6 +63,8 @@ class MediaUrls:
             raw = base64.b64decode(capability + "=" * (-len(capability) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise Forbidden("This media address is not valid.", code="bad_capability") from None
+        if _text(raw) != capability:  # spelled otherwise it would be another address of the same, past every cache
+            raise Forbidden("This media address is not valid.", code="bad_capability")
         claim, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
         known = any(hmac.compare_digest(_sign(key, filename, claim), signature) for key in self._keys)
         if not known or len(claim) != 21:
@@ -71,6 +73,10 @@ class MediaUrls:
         if expires <= self._now():
             raise Forbidden("This media address has expired; load the page again.", code="expired_capability")
         return Capability(uuid.UUID(bytes=claim[:16]), expires)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _sign(key: bytes, filename: str, claim: bytes) -> bytes:

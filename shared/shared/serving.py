@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -21,6 +22,8 @@ from shared.settings import S, SettingsError, load
 
 # Longer than our peers keep a connection in their pool (shared.http).
 KEEPALIVE_SECONDS = 75
+# Cloud Run's own limit, and four times a browser's longest; what arrives at once may go a little over it.
+HEAD_BYTES = 64 * 1024
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
 DRAIN_SECONDS = 3
 
@@ -106,11 +109,34 @@ class _Started:
 
 
 class _Protocol(HttpToolsProtocol):
-    """What is not even HTTP gets an error of the same shape as everything else."""
+    """What is not even HTTP gets an error of the same shape as everything else. A request's head has an end."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head, self._turned = self._in_head, False
+        super().data_received(data)
+        if was_in_head and not self._turned:  # a piece of a head, and nothing else
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(431, f"The request's head is larger than {HEAD_BYTES} bytes.")
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._turned = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"message": msg, "code": "bad_request"}).encode()
-        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, message: str) -> None:
+        phrase = HTTPStatus(status).phrase
+        body = json.dumps({"message": message, "code": phrase.lower().replace(" ", "_")}).encode()
+        head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
         self.transport.close()
 

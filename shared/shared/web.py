@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from logging import getLogger
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +22,16 @@ from shared.settings import ServiceSettings
 log = getLogger(__name__)
 
 JSON_BODY_BYTES = 2 * 1_048_576
+
+
+def _plain(value: object) -> object:
+    """Digits alone: what else Python takes for a whole number (``1_0``, ``+1``, ``1.0``) nobody means."""
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+        raise ValueError("must be a whole number, 0 or more")
+    return value
+
+
+Start = Annotated[int, BeforeValidator(_plain), Query(ge=0, description="How many to skip.")]
 Check = Callable[[], Awaitable[str]]
 
 
@@ -34,7 +45,7 @@ def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()
     app.add_middleware(
         _Cors,
         allow_origins=settings.origins,
-        allow_credentials=True,
+        allow_credentials="*" not in settings.origins,  # with both, every page would be every user's
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"],
         allow_headers=["Content-Type", "Authorization", "Range", "If-Range", "If-None-Match", "traceparent"],
         expose_headers=["Content-Range", "Accept-Ranges", "Content-Length", "ETag", "Retry-After"],
@@ -42,22 +53,35 @@ def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()
     app.add_middleware(RequestLog)
 
 
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+    service: str
+
+
+class Ready(BaseModel):
+    """``checks`` names everything that the service stands on, with its state."""
+
+    status: Literal["ready"] = "ready"
+    service: str
+    checks: dict[str, str]
+
+
 def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter:
     """``/health``: the process is up. ``/ready``: everything it stands on answers, each named with its state."""
     router = APIRouter(tags=["status"], responses=errors.RESPONSES)
 
     @router.get("/health", summary="Whether the process is up")
-    async def health() -> dict[str, str]:
-        return {"status": "ok", "service": service}
+    async def health() -> Health:
+        return Health(service=service)
 
     @router.get("/ready", summary="Whether its database, storage and peers answer")
-    async def ready(request: Request) -> Response:
+    async def ready(request: Request) -> Ready:
         named = checks(request)
         states = dict(zip(named, await asyncio.gather(*(check() for check in named.values())), strict=True))
         failed = [name for name, state in states.items() if state != "ok"]
         if failed:
-            return errors.render(Unavailable(f"Not ready: {', '.join(failed)}.", code="not_ready", checks=states))
-        return JSONResponse({"status": "ready", "service": service, "checks": states})
+            raise Unavailable(f"Not ready: {', '.join(failed)}.", code="not_ready", checks=states)
+        return Ready(service=service, checks=states)
 
     return router
 

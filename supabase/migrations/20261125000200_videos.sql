@@ -52,7 +52,7 @@ create index if not exists videos_settled_by_time on public.videos_settled (sett
 create table if not exists public.videos_outbox (
     id uuid primary key,
     seq bigint generated always as identity,
-    kind text not null check (kind in ('keep', 'upload_done', 'delete', 'deletions')),
+    kind text not null check (kind in ('keep', 'upload_done', 'delete', 'deletions', 'release', 'unlock')),
     body text not null,
     attempts integer not null default 0 check (attempts >= 0),
     due_at timestamptz not null
@@ -94,21 +94,26 @@ create or replace trigger videos_went_by_update after update on public.videos
 create or replace trigger videos_went_out after delete on public.videos
     referencing old table as old_videos for each statement execute function public.videos_went();
 
--- Those that were there before the trigger.
-insert into public.videos_totals (user_id, live)
-select coalesce(user_id, '00000000-0000-0000-0000-000000000000'), count(*) from public.videos where deleted_at is null
-group by grouping sets ((), (user_id))
-on conflict (user_id) do update set live = excluded.live;
+-- Those that were there before the triggers; nobody writes meanwhile.
+do $$
+begin
+    lock table public.videos in share row exclusive mode;
+    insert into public.videos_totals (user_id, live)
+    select coalesce(user_id, '00000000-0000-0000-0000-000000000000') as whose, count(*) from public.videos
+    where deleted_at is null group by grouping sets ((), (user_id)) order by whose
+    on conflict (user_id) do update set live = excluded.live;
+end $$;
 
 -- A change writes down what it owes in its own transaction.
-create or replace function public.videos_owe(p_owed jsonb, p_lease timestamptz) returns void
+create or replace function public.videos_owe(p_owed jsonb, p_due_at timestamptz) returns jsonb
 language sql set search_path = '' as $$
     insert into public.videos_outbox (id, kind, body, due_at)
-    select one.id, one.kind, one.body, p_lease
+    select one.id, one.kind, one.body, p_due_at
     from rows from (jsonb_to_recordset(p_owed) as (id uuid, kind text, body text)) with ordinality
         as one (id, kind, body, place)
     order by one.place
     on conflict (id) do nothing;
+    select '{}'::jsonb;
 $$;
 
 create or replace function public.videos_add(p_video jsonb, p_owed jsonb, p_lease timestamptz) returns jsonb

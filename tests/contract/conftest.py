@@ -155,7 +155,8 @@ def logged(network: Network) -> list[dict[str, Any]]:
     def take(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             entries.extend(json_of(request)["logs"])
-        return httpx.Response(201 if request.method == "POST" else 200, json={"message": "taken"})
+            return httpx.Response(201, json={"message": "taken"})
+        return httpx.Response(200, json={"status": "ok", "service": "logging-service"})
 
     network.reachable["http://127.0.0.1:3005"] = httpx.MockTransport(take)
     return entries

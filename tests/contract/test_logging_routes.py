@@ -197,6 +197,8 @@ async def test_half_a_character_is_a_422(service: httpx.AsyncClient, as_service:
 
 
 async def test_the_first_year_is_a_time_too(post: Any, logs_of: Any) -> None:
+    for beyond in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        assert (await post("add", entry(created_at=beyond))).status_code == 422
     await post("add", entry(created_at="0001-01-02T00:00:00Z"))
     assert (await logs_of(ANNE))["logs"][0]["created_at"].startswith("0001-01-02")
 

@@ -11,7 +11,7 @@ import videos
 from e2e.books import audit, nothing_left_of
 from e2e.people import Person, at_once
 from e2e.processes import wait_for
-from e2e.services import Services, running
+from e2e.services import Fresh, Services, running
 
 from shared.settings import MIB
 
@@ -65,6 +65,8 @@ def test_without_user_everything_works_for_those_who_have_a_token(ada: Person, f
         assert ada.delete(uploaded["filename"]).status_code == 200
         assert ada.delete_all().status_code == 200
         assert ada.get("logging", f"/api/logs/user/{ada.id}").status_code == 200
+    ada.services.let_leases_run_out()
+    ada.services.sweep()
     assert audit(ada.services) == []
 
 
@@ -73,6 +75,8 @@ def test_without_user_nobody_is_told_to_wait_and_the_quota_is_exact_all_the_same
     with ada.services["user"].down():
         first = ada.upload(film, halfway=lambda: others.append(ada.upload(film)))
     assert (first.status_code, others[0].status_code) == (200, 413)
+    ada.services.let_leases_run_out()
+    ada.services.sweep()
     assert audit(ada.services) == []
 
 
@@ -85,12 +89,26 @@ def test_without_storage_uploads_are_told_when_to_try_again_and_the_rest_works(a
         assert ada.videos()["total"] == 1
         assert ada.usage()["uploads"] == 1
         assert ada.get("logging", f"/api/logs/user/{ada.id}").status_code == 200
+        is_told_to_try_again(ada.get("video", f"/api/videos/stream/{uploaded['filename']}"))
         assert Person(services).login().status_code == 200
         assert ada.delete(uploaded["filename"]).status_code == 200
         assert ada.videos()["total"] == 0
     services.let_leases_run_out()
     services.sweep()
     assert ada.storage()["totalSizeMb"] == 0
+    assert audit(services) == []
+
+
+def test_what_an_upload_held_when_storage_died_is_free_again_as_soon_as_storage_is_back(fresh: Fresh) -> None:
+    """With leases of their usual life: nobody waits for one to run out."""
+    services = fresh(MAX_STORAGE_MB=1, SWEEP_SECONDS=0.5)
+    ada, film = Person(services, "Ada"), videos.exactly(MIB)
+    answer = ada.upload(film, chunked=True, halfway=services["storage"].kill)
+    is_told_to_try_again(answer)
+    services["storage"].start()
+    wait_for(lambda: ada.upload(film, chunked=True).status_code == 200)
+    assert ada.storage()["totalSizeMb"] == 1
+    services.sweep()
     assert audit(services) == []
 
 

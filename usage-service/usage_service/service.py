@@ -90,8 +90,8 @@ class UsageService:
             raise Conflict("This upload belongs to another user.", code="foreign_upload")
         if isinstance(granted, OverLimit):
             raise LimitReached(
-                f"Exceeding daily bandwidth limit: {granted.used / MIB:.2f} MB of {self._limit / MIB:g} MB are used "
-                f"and {claim.least / MIB:.2f} MB more do not fit; it resets at midnight UTC.",
+                f"Exceeding daily bandwidth limit: {granted.used / MIB:.2f} MB of {self._limit / MIB:g} MB are used, "
+                "and this does not fit any more; it resets at midnight UTC.",
                 code="daily_limit",
             )
         return granted

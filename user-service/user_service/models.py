@@ -19,7 +19,7 @@ class Registration(BaseModel):
         AfterValidator(valid_password),
         Field(json_schema_extra={"minLength": MIN_PASSWORD, "maxLength": MAX_PASSWORD}),
     ]
-    username: Text | None = None
+    username: Annotated[Text | None, Field(json_schema_extra={"maxLength": MAX_USERNAME})] = None
 
     @field_validator("username")
     @classmethod

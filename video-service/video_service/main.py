@@ -36,14 +36,14 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
             audit = await stack.enter_async_context(AuditLog(logging_service))
-            storage, usage = Storage(storage_service), Usage(usage_service)
-            outbox = Outbox(store, storage, usage)
-            videos = VideoService(store, outbox, audit)
+            users, storage, usage = Users(user_service), Storage(storage_service), Usage(usage_service)
+            outbox = Outbox(store, users, storage, usage)
+            videos = VideoService(store, outbox, storage, audit)
             app.state.videos = videos
             uploads = Uploads(
                 store,
                 outbox,
-                Users(user_service),
+                users,
                 storage,
                 usage,
                 audit,

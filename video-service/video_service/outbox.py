@@ -3,6 +3,9 @@
 It is tried at once, so that the answer to the page comes when everything it promises can be read; what a peer does
 not take then is tried again by the sweeper, with longer and longer pauses. Receivers take a repetition without a
 second effect.
+
+What an upload gives back has no transaction, and if we die a lease ends it; so that is written down only if the peer
+does not take it, and then nobody has to wait for the lease.
 """
 
 import asyncio
@@ -23,8 +26,13 @@ log = logging.getLogger(__name__)
 
 # Longer than all tries of one call to a peer, so that nobody sends what is just being sent.
 LEASE = timedelta(seconds=60)
+FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=5)
 BATCH = 100
+
+
+class Users(Protocol):
+    async def unlock_upload(self, user_id: uuid.UUID, upload_id: str) -> None: ...
 
 
 class Storage(Protocol):
@@ -33,6 +41,7 @@ class Storage(Protocol):
 
 
 class Usage(Protocol):
+    async def release(self, upload_id: str) -> None: ...
     async def upload_done(self, upload_id: str, done: UploadDone) -> None: ...
     async def deletions(self, deletions: Deletions) -> None: ...
 
@@ -40,6 +49,30 @@ class Usage(Protocol):
 class _UploadDone(BaseModel):
     upload_id: str
     done: UploadDone
+
+
+class _Unlock(BaseModel):
+    user_id: uuid.UUID
+    upload_id: str
+
+
+class _Release(BaseModel):
+    upload_id: str
+
+
+def unlock(user_id: uuid.UUID, upload_id: str) -> Owed:
+    """The upload lock back to user-service."""
+    return Owed("unlock", _Unlock(user_id=user_id, upload_id=upload_id).model_dump_json())
+
+
+def release_storage(upload_id: str) -> Owed:
+    """The reservation, or what was stored in it, back to storage-service."""
+    return Owed("delete", Filenames(filenames=[upload_id]).model_dump_json())
+
+
+def release_day(upload_id: str) -> Owed:
+    """The reservation of the day back to usage-service."""
+    return Owed("release", _Release(upload_id=upload_id).model_dump_json())
 
 
 def for_upload(filename: str, user_id: uuid.UUID, size: int, at: datetime) -> list[Owed]:
@@ -61,8 +94,9 @@ def for_deletion(filenames: Sequence[str], user_id: uuid.UUID, at: datetime) -> 
 
 
 class Outbox:
-    def __init__(self, store: Store, storage: Storage, usage: Usage, clock: Clock = utc_now) -> None:
+    def __init__(self, store: Store, users: Users, storage: Storage, usage: Usage, clock: Clock = utc_now) -> None:
         self._store = store
+        self._users = users
         self._storage = storage
         self._usage = usage
         self._clock = clock
@@ -74,6 +108,18 @@ class Outbox:
     async def send(self, owed: Sequence[Owed]) -> int:
         """Try each once; how many were taken. Never fails: what is not taken stays."""
         return sum(await asyncio.gather(*(self._send(one) for one in owed)))
+
+    async def give_back(self, owed: Owed) -> None:
+        """Send it, or write it down to be sent soon. Never fails: a lease ends it in the worst case."""
+        try:
+            await self._call(owed)
+        except Unavailable:
+            try:
+                await self._store.owe([owed], self._clock() + FIRST_PAUSE)
+            except Unavailable:
+                log.warning("%s is left to run out", owed.kind)
+        except ServiceError as error:
+            log.error("%s was refused, and is left to run out: %s", owed.kind, error.message)
 
     async def sweep(self) -> int:
         """Send everything that is due; how many were taken."""
@@ -107,9 +153,14 @@ class Outbox:
                 await self._usage.upload_done(body.upload_id, body.done)
             case "deletions":
                 await self._usage.deletions(Deletions.model_validate_json(owed.body))
+            case "release":
+                await self._usage.release(_Release.model_validate_json(owed.body).upload_id)
+            case "unlock":
+                lock = _Unlock.model_validate_json(owed.body)
+                await self._users.unlock_upload(lock.user_id, lock.upload_id)
 
     async def _postpone(self, owed: Owed) -> None:
-        pause = min(timedelta(seconds=2 ** min(owed.attempts, 20)), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2 ** min(owed.attempts, 20), LONGEST_PAUSE)
         try:
             await self._store.postpone(owed, self._clock() + pause)
         except Unavailable:

@@ -38,6 +38,10 @@ class Storage:
     async def keep(self, filenames: Sequence[str]) -> None:
         await self._peer.call("POST", "/internal/keep", Filenames(filenames=list(filenames)))
 
+    async def answers(self) -> None:
+        """Raise ``Unavailable`` unless there is somebody to play from."""
+        await self._peer.call("GET", "/health")
+
     async def delete(self, filenames: Sequence[str]) -> None:
         """Remove objects, or release reservations; it is the same to storage-service."""
         await self._peer.call("POST", "/internal/delete", Filenames(filenames=list(filenames)))

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 
 from shared.auth import CurrentUser, Service
-from shared.contracts import Filename, Text, VideoState
+from shared.contracts import Filename, VideoState, printable
 from shared.errors import RESPONSES, BadRequest
 from shared.media_url import MediaUrls
+from shared.web import Start
 from video_service.models import DeletedAll, Message, Uploaded, VideoOut, VideoPage, VideoUrl
 from video_service.multipart import UploadForm
 from video_service.service import VideoService
@@ -33,7 +34,6 @@ async def _urls(request: Request) -> MediaUrls:
 
 Videos = Annotated[VideoService, Depends(_videos)]
 Urls = Annotated[MediaUrls, Depends(_urls)]
-Start = Annotated[int, Query(ge=0, description="How many to skip.")]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many to answer at most.")]
 
 public = APIRouter(prefix="/api/videos", tags=["videos"], responses=RESPONSES)
@@ -84,7 +84,7 @@ async def newest(
     urls: Urls,
     start: Start = 0,
     limit: Limit = 16,
-    q: Annotated[Text, Query(max_length=255, description="Part of a title, in any case.")] = "",
+    q: Annotated[str, Query(max_length=255, description="Part of a title, in any case."), printable] = "",
 ) -> VideoPage:
     return _page(await videos.newest(user, search=q.strip(), start=start, limit=limit), urls, user.id)
 

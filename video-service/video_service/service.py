@@ -21,14 +21,19 @@ DELETE_BATCH = 50
 SETTLED_LIFE = timedelta(days=7)
 
 
+class Storage(Protocol):
+    async def answers(self) -> None: ...
+
+
 class Recorder(Protocol):
     def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class VideoService:
-    def __init__(self, store: Store, outbox: Outbox, audit: Recorder, clock: Clock = utc_now) -> None:
+    def __init__(self, store: Store, outbox: Outbox, storage: Storage, audit: Recorder, clock: Clock = utc_now) -> None:
         self._store = store
         self._outbox = outbox
+        self._storage = storage
         self._audit = audit
         self._clock = clock
 
@@ -47,7 +52,9 @@ class VideoService:
         return page
 
     async def watch(self, viewer: User, filename: str) -> Video:
+        """The video, if it can be played now; raises ``NotFound``, and ``Unavailable`` without storage-service."""
         video = await self._live(filename)
+        await self._storage.answers()
         self._audit.record(viewer.id, "STREAM_VIDEO", f"Watched {video.title}", STREAMS)
         return video
 

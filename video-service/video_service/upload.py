@@ -48,18 +48,15 @@ class Form(Protocol):
 
 class Users(Protocol):
     async def lock_upload(self, user_id: uuid.UUID, upload_id: str) -> None: ...
-    async def unlock_upload(self, user_id: uuid.UUID, upload_id: str) -> None: ...
 
 
 class Storage(Protocol):
     async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
     async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo: ...
-    async def delete(self, filenames: list[str]) -> None: ...
 
 
 class Usage(Protocol):
     async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
-    async def release(self, upload_id: str) -> None: ...
 
 
 class Recorder(Protocol):
@@ -159,7 +156,7 @@ class Uploads:
         return Reservation(user_id=user.id, least=max(1, min(declared - self._overhead, most)), most=most)
 
     async def _lock(self, user: User, upload_id: str, undo: AsyncExitStack) -> None:
-        undo.push_async_callback(_quietly, lambda: self._users.unlock_upload(user.id, upload_id))
+        undo.push_async_callback(self._outbox.give_back, outbox.unlock(user.id, upload_id))
         try:
             await self._users.lock_upload(user.id, upload_id)
         except Unavailable:
@@ -173,7 +170,7 @@ class Uploads:
         self, upload_id: str, reservation: Reservation, undo: AsyncExitStack
     ) -> tuple[int, ServiceError]:
         """Both reservations; how many bytes may come, and what to say at the first one too many."""
-        undo.push_async_callback(_quietly, lambda: self._storage.delete([upload_id]))
+        undo.push_async_callback(self._outbox.give_back, outbox.release_storage(upload_id))
         granted = await self._storage.reserve(upload_id, reservation)
         storage_full = TooLarge(
             "Exceeding total storage limit: this video does not fit in what is left of your storage.",
@@ -183,7 +180,7 @@ class Uploads:
             (self._max_bytes, self._over_upload_limit()),
             (granted, storage_full),
         ]
-        undo.push_async_callback(_quietly, lambda: self._usage.release(upload_id))
+        undo.push_async_callback(self._outbox.give_back, outbox.release_day(upload_id))
         try:
             granted = await self._usage.reserve(upload_id, reservation)
             day_full = LimitReached(
@@ -241,8 +238,8 @@ def valid_title(title: str | None) -> str:
 
 
 async def _quietly(call: Callable[[], Awaitable[object]]) -> None:
-    """Give back or renew; if the peer does not answer, the lease runs out by itself."""
+    """Renew; if the peer does not answer, the next time comes before the lease runs out."""
     try:
         await call()
     except ServiceError as error:
-        log.warning("left to run out: %s", error.message)
+        log.warning("a lease was not renewed: %s", error.message)

@@ -1,51 +1,76 @@
 """What every place for objects promises, over every backend."""
 
 import asyncio
-import os
 import random
-import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+import gcs
 import psutil
 import pytest
 
-from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable
-from storage_service.blobs import Blobs, open_blobs
-from storage_service.blobs import local as local_blobs
+from shared.errors import Conflict, NotFound, TooLarge, Unavailable
+from storage_service.blobs import Blobs, Kind, open_blobs
 from storage_service.config import Settings
 
 CONTENT = random.Random(1).randbytes(1_000_000)
 HOSTILE = ["../x", "..", ".", "", "a/b", "/etc/passwd", "a\\b", "a.b", "a\0b", "a\n", "ä", "x" * 300, "%2e%2e%2fx"]
 
 
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[dict[str, gcs.Cloud]]:
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(gcs.running(kind)) for kind in gcs.KINDS}
+
+
+@dataclass
+class Place:
+    settings: Settings
+    cloud: gcs.Cloud | None
+
+    def everything(self) -> dict[str, int]:
+        """All objects there are, finished or not, by their path or key, with their sizes."""
+        if self.cloud:
+            assert self.settings.gcs_bucket
+            return self.cloud.objects(self.settings.gcs_bucket)
+        root = self.settings.data_dir
+        return {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["local", *gcs.KINDS])
+def place(
+    request: pytest.FixtureRequest, make_settings: Callable[..., Settings], clouds: dict[str, gcs.Cloud]
+) -> Iterator[Place]:
+    if request.param == "local":
+        settings = make_settings(Settings)
+        yield Place(settings, None)
+        assert not [file.path for file in psutil.Process().open_files() if file.path.startswith(str(settings.data_dir))]
+    else:
+        cloud, bucket = clouds[request.param], f"bucket-{uuid.uuid4().hex}"
+        cloud.make_bucket(bucket)
+        yield Place(make_settings(Settings, gcs_bucket=bucket, storage_emulator_host=cloud.url), cloud)
+
+
 @pytest.fixture
-def settings(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(Settings)
-
-
-@pytest.fixture(params=["local"])
-async def blobs(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Blobs]:
-    assert request.param == "local"
-    async with open_blobs(settings) as opened:
+async def blobs(place: Place) -> AsyncIterator[Blobs]:
+    async with open_blobs(place.settings) as opened:
         yield opened
 
 
 @pytest.fixture
-def everything(settings: Settings) -> Callable[[], dict[str, int]]:
-    """All files there are, by their path below the root's parent, with their sizes."""
-    root = settings.data_dir.parent
-
-    def look() -> dict[str, int]:
-        return {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
-
-    return look
+def everything(place: Place) -> Callable[[], dict[str, int]]:
+    return place.everything
 
 
-@pytest.fixture(autouse=True)
-def _no_file_stays_open(settings: Settings) -> Iterator[None]:
-    yield
-    assert not [file.path for file in psutil.Process().open_files() if file.path.startswith(str(settings.data_dir))]
+async def content(blobs: Blobs, filename: str, kind: Kind = "video") -> bytes | None:
+    """What a viewer gets; None if it is not there."""
+    address = await blobs.address(filename, kind, "video/mp4", "GET")
+    if isinstance(address, Path):
+        return address.read_bytes() if address.exists() else None
+    return await asyncio.to_thread(gcs.fetched, address)
 
 
 async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
@@ -53,13 +78,13 @@ async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
         yield content[start : start + size]
 
 
-@pytest.mark.parametrize("size", [1, 2, 262_143, 262_144, 262_145, 1_000_000])
 @pytest.mark.parametrize("piece", [999, 262_144, 1_000_000])
-async def test_what_is_written_is_there_to_the_byte(blobs: Blobs, size: int, piece: int) -> None:
-    assert await blobs.write("film", pieces(CONTENT[:size], piece), size) == size
-    await blobs.write_thumbnail("film", b"jpeg")
-    assert blobs.path("film", "video").read_bytes() == CONTENT[:size]
-    assert blobs.path("film", "thumbnail").read_bytes() == b"jpeg"
+async def test_what_is_written_is_there_to_the_byte(blobs: Blobs, piece: int) -> None:
+    for size in (0, 1, 2, 262_143, 262_144, 262_145, 1_000_000):
+        assert await blobs.write(f"film{size}", pieces(CONTENT[:size], piece), size) == size
+        assert await content(blobs, f"film{size}") == CONTENT[:size]
+    await blobs.write_thumbnail("film1", b"\xff\xd8\r\n\0jpeg")
+    assert await content(blobs, "film1", "thumbnail") == b"\xff\xd8\r\n\0jpeg"
 
 
 @pytest.mark.parametrize("limit", [1, 1000, 262_144, 999_999])
@@ -118,7 +143,7 @@ async def test_one_filename_is_written_by_one_and_once(blobs: Blobs) -> None:
     assert await first == 5
     with pytest.raises(Conflict):
         await blobs.write("film", pieces(b"third"), 100)
-    assert blobs.path("film", "video").read_bytes() == b"first"
+    assert await content(blobs, "film") == b"first"
 
 
 async def test_many_writers_of_one_filename_at_once_have_one_winner_and_his_bytes_stay(
@@ -130,7 +155,7 @@ async def test_many_writers_of_one_filename_at_once_have_one_winner_and_his_byte
             return_exceptions=True,
         )
         assert sorted(type(result).__name__ for result in written) == ["Conflict"] * 7 + ["int"]
-        assert blobs.path(f"film{number}", "video").read_bytes() == bytes([written.index(50)]) * 50
+        assert await content(blobs, f"film{number}") == bytes([written.index(50)]) * 50
     assert set(everything().values()) == {50}
     assert len(everything()) == 10
 
@@ -145,8 +170,7 @@ async def test_what_is_removed_is_gone_wherever_it_stood_and_removing_again_is_f
         await blobs.remove("film")
         await blobs.remove("unknown")
         assert list(everything().values()) == [5]
-    with pytest.raises(FileNotFoundError):
-        blobs.path("film", "video").open()
+    assert await content(blobs, "film") is None
 
 
 async def test_an_object_removed_while_it_arrives_does_not_appear(
@@ -162,107 +186,49 @@ async def test_an_object_removed_while_it_arrives_does_not_appear(
     assert everything() == {}
 
 
-@pytest.mark.parametrize("filename", HOSTILE)
 async def test_a_hostile_filename_never_leaves_the_root(
-    blobs: Blobs, everything: Callable[[], dict[str, int]], settings: Settings, filename: str
+    blobs: Blobs, everything: Callable[[], dict[str, int]], place: Place
 ) -> None:
-    outside = settings.data_dir.parent / "x"
+    outside = place.settings.data_dir.parent / "x"
     outside.write_bytes(b"not ours")
-    with pytest.raises(NotFound):
-        await blobs.write(filename, pieces(b"evil"), 10)
-    with pytest.raises(NotFound):
-        await blobs.write_thumbnail(filename, b"evil")
-    with pytest.raises(NotFound):
+    for filename in HOSTILE:
+        with pytest.raises(NotFound):
+            await blobs.write(filename, pieces(b"evil"), 10)
+        with pytest.raises(NotFound):
+            await blobs.write_thumbnail(filename, b"evil")
+        with pytest.raises(NotFound):
+            await blobs.remove(filename)
+        with pytest.raises(NotFound):
+            blobs.source(filename, 10)
+        with pytest.raises(NotFound):
+            await blobs.address(filename, "video", "video/mp4", "GET")
+    assert everything() == {}
+    assert outside.read_bytes() == b"not ours"
+
+
+async def test_every_filename_that_can_be_one_is_taken(blobs: Blobs) -> None:
+    for filename in ("-", "_", "--help", "A", "a", "x" * 64, "CON", "aa-_09"):
+        await blobs.write(filename, pieces(filename.encode()), 64)
+        await blobs.write_thumbnail(filename, b"jpeg")
+        assert await content(blobs, filename) == filename.encode()
         await blobs.remove(filename)
-    with pytest.raises(NotFound):
-        blobs.path(filename, "video")
-    assert everything() == {"x": 8}
 
 
-@pytest.mark.parametrize("filename", ["-", "_", "--help", "A", "a", "x" * 64, "CON", "aa-_09"])
-async def test_every_filename_that_can_be_one_is_taken(blobs: Blobs, filename: str) -> None:
-    await blobs.write(filename, pieces(b"film"), 4)
-    await blobs.write_thumbnail(filename, b"jpeg")
-    assert blobs.path(filename, "video").read_bytes() == b"film"
-    await blobs.remove(filename)
+async def test_what_was_written_is_read_for_inspection_in_any_part(blobs: Blobs) -> None:
+    await blobs.write("film", pieces(CONTENT), 1_000_000)
+    source = blobs.source("film", 1_000_000)
+    if isinstance(source, Path):
+        assert source.read_bytes() == CONTENT
+        return
+    assert source.size == 1_000_000
+    for start, length in ((0, 1), (0, 1_000_000), (999_999, 1), (262_143, 2)):
+        assert await source.read(start, length) == CONTENT[start : start + length]
+    with pytest.raises(Unavailable):
+        await source.read(999_999, 2)
+    await blobs.remove("film")
+    with pytest.raises(Unavailable):
+        await source.read(0, 1)
 
 
-async def test_a_disk_that_does_not_take_bytes_is_a_503(
-    blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", full)
-        with pytest.raises(Unavailable):
-            await blobs.write("film", pieces(CONTENT), 1_000_000)
-    assert everything() == {}
+async def test_a_place_that_is_there_says_so(blobs: Blobs) -> None:
     await blobs.ping()
-
-
-async def test_a_root_that_is_gone_is_a_503(blobs: Blobs, settings: Settings) -> None:
-    settings.data_dir.rename(settings.data_dir.with_name("elsewhere"))
-    calls: list[Callable[[], object]] = [
-        blobs.ping,
-        lambda: blobs.write("film", pieces(b"x"), 1),
-        lambda: blobs.write_thumbnail("film", b"jpeg"),
-    ]
-    for call in calls:
-        with pytest.raises(ServiceError) as refusal:
-            await call()  # type: ignore[misc]
-        assert refusal.value.status == 503
-
-
-class Held:
-    """A function of the disk that does not come back before it is let go."""
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self.function = function
-        self.running, self.let_go = threading.Event(), threading.Event()
-
-    def __call__(self, *given: object, **named: object) -> object:
-        self.running.set()
-        assert self.let_go.wait(10)
-        return self.function(*given, **named)
-
-
-@pytest.mark.parametrize("step", ["_create", "_write_all", "fsync", "_sync_folder"])
-async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing(
-    blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """A file closed under a running thread would be another upload's file a moment later: descriptors are reused."""
-    holder = os if step == "fsync" else local_blobs
-    held = Held(getattr(holder, step))
-    with monkeypatch.context() as slow:
-        slow.setattr(holder, step, held)
-        writing = asyncio.create_task(blobs.write("film", pieces(CONTENT), 1_000_000))
-        await asyncio.to_thread(held.running.wait, 10)
-        writing.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not writing.done()
-        held.let_go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
-    assert everything() == {}
-    assert await blobs.write("film", pieces(CONTENT), 1_000_000) == 1_000_000
-
-
-async def test_an_object_is_on_the_disk_before_it_has_its_name(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    fsync, rename = os.fsync, Path.rename
-
-    def synced(descriptor: int) -> None:
-        done.append("sync")
-        fsync(descriptor)
-
-    def renamed(path: Path, target: Path) -> Path:
-        done.append("rename")
-        return rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(Path, "rename", renamed)
-    await blobs.write("film", pieces(b"film"), 4)
-    await blobs.write_thumbnail("film", b"jpeg")
-    assert done == ["sync", "rename", "sync", "sync"] * 2, "the file, its name, the folders that hold the name"

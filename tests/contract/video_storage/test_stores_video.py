@@ -170,6 +170,14 @@ async def test_what_is_paid_is_gone_and_what_is_postponed_comes_when_it_is_due(s
     assert await store.claim_owed(due_at, LEASE, 10) == [replace(OWED[1], attempts=1)]
 
 
+async def test_what_could_not_be_given_back_is_owed_once_and_comes_when_it_is_due(store: Store) -> None:
+    owed = [Owed("release", "{}"), Owed("unlock", "{}")]
+    for _ in range(2):
+        await store.owe(owed, NOW)
+    assert await store.claim_owed(NOW - MOMENT, LEASE, 10) == []
+    assert await store.claim_owed(NOW, LEASE, 10) == owed
+
+
 async def test_a_change_whose_answer_was_lost_may_be_made_again_and_happens_once(store: Store) -> None:
     film, gone = video("a"), [Owed("delete", "{}")]
     for _ in range(2):

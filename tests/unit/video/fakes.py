@@ -98,6 +98,9 @@ class Storage(Quota):
         self.objects[upload_id] = content
         return StoredVideo(size=len(content), content_type="video/mp4", duration=1.5, width=64, height=48)
 
+    async def answers(self) -> None:
+        self.called("answers")
+
     async def keep(self, filenames: Sequence[str]) -> None:
         self.called("keep")
         self.kept.update(name for name in filenames if name in self.objects)
@@ -137,7 +140,7 @@ class Store:
         self.videos: dict[str, Video] = {}
         self.settled: set[str] = set()
         self.owed: dict[uuid.UUID, tuple[Owed, datetime]] = {}
-        self.lost = False
+        self.lost = self.away = False
         self.settle_all = False
 
     async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> bool:
@@ -175,6 +178,11 @@ class Store:
         if live:
             self._owe(owed, lease)
         return len(live)
+
+    async def owe(self, owed: Sequence[Owed], due_at: datetime) -> None:
+        if self.away:
+            raise Unavailable("away")
+        self._owe(owed, due_at)
 
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         due = [owed for owed, due_at in self.owed.values() if due_at <= now][:most]
@@ -233,7 +241,7 @@ class World:
     def __init__(self, renew_seconds: float = 60) -> None:
         self.users, self.storage, self.usage, self.store, self.audit = Users(), Storage(), Usage(), Store(), Audit()
         self.clock = Clock()
-        self.outbox = Outbox(self.store, self.storage, self.usage, self.clock)
+        self.outbox = Outbox(self.store, self.users, self.storage, self.usage, self.clock)
         self.uploads = Uploads(
             self.store,
             self.outbox,

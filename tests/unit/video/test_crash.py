@@ -52,8 +52,8 @@ class Life:
         catalogue, users, storage, usage = (
             Mortal(adapter, fate) for adapter in (store, peers.users, peers.storage, peers.usage)
         )
-        outbox = Outbox(catalogue, storage, usage, peers.clock)
-        self.videos = VideoService(catalogue, outbox, Audit(), peers.clock)
+        outbox = Outbox(catalogue, users, storage, usage, peers.clock)
+        self.videos = VideoService(catalogue, outbox, storage, Audit(), peers.clock)
         self.uploads = Uploads(
             catalogue,
             outbox,

@@ -117,7 +117,7 @@ async def test_a_database_that_is_away_does_not_fail_the_sender() -> None:
 
     world = World()
     now = world.clock()
-    sender = outbox.Outbox(Away(), world.storage, world.usage, world.clock)
+    sender = outbox.Outbox(Away(), world.users, world.storage, world.usage, world.clock)
     world.usage.failure = DOWN
     assert await sender.send(world.store._owe(outbox.for_upload("a", ANN.id, 4, now), now)) == 0
     assert (world.storage.calls, world.usage.calls) == (["keep"], ["upload_done"])

@@ -7,7 +7,7 @@ from unit.video.fakes import ANN, DOWN, World
 
 from shared.auth import User
 from shared.contracts import MAX_BATCH
-from shared.errors import Forbidden, NotFound
+from shared.errors import Forbidden, NotFound, Unavailable
 from video_service.outbox import LEASE
 from video_service.service import VideoService
 from video_service.store import Video
@@ -22,7 +22,7 @@ def catalogue(world: World, *filenames: str, owner: User = ANN) -> VideoService:
         world.store.videos[name] = video
         world.storage.objects[name] = b"film"
         world.storage.kept.add(name)
-    return VideoService(world.store, world.outbox, world.audit, world.clock)
+    return VideoService(world.store, world.outbox, world.storage, world.audit, world.clock)
 
 
 async def test_everybody_sees_everybodys_videos_and_lists_only_his_own() -> None:
@@ -56,6 +56,17 @@ async def test_nobody_deletes_what_is_another_users() -> None:
         await videos.delete(BEN, "a")
     assert await videos.delete_all(BEN) == 0
     assert (await videos.watch(BEN, "a")).filename == "a"
+
+
+async def test_without_storage_service_nothing_can_be_played_and_the_page_is_told_so() -> None:
+    world = World()
+    videos = catalogue(world, "a")
+    world.storage.failure = DOWN
+    with pytest.raises(Unavailable):
+        await videos.watch(BEN, "a")
+    with pytest.raises(NotFound):
+        await videos.watch(BEN, "unknown")
+    assert world.audit.actions == []
 
 
 @pytest.mark.parametrize("filename", ["unknown", "../a", "", "a.mp4", "x" * 65, "ä"])

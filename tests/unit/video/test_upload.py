@@ -17,6 +17,7 @@ from shared.errors import (
     Unauthorized,
     Unavailable,
 )
+from video_service.outbox import FIRST_PAUSE
 from video_service.upload import MAX_TITLE, valid_title
 
 
@@ -119,6 +120,9 @@ async def test_a_refusal_gives_everything_back(
         await world.upload(form)
     assert getattr(refusal.value, "status", 0) == status
     world.users.locks = {user: holder for user, holder in world.users.locks.items() if holder != "another"}
+    world.storage.failure = None
+    world.clock.turn(FIRST_PAUSE)
+    await world.outbox.sweep()
     assert world.holds_nothing()
     assert (world.storage.left, world.usage.left) == before
     assert world.audit.actions == []
@@ -193,6 +197,26 @@ async def test_a_peer_that_is_away_when_things_are_given_back_changes_nothing_of
     with pytest.raises(BadRequest):
         await world.upload(Falling())
     assert [world.users.calls[-1], world.storage.calls[-1], world.usage.calls[-1]] == ["unlock", "delete", "release"]
+    assert not world.holds_nothing()
+    # Nobody has to wait for the leases: it is owed.
+    world.users.failure = world.storage.failure = world.usage.failure = None
+    world.clock.turn(FIRST_PAUSE)
+    assert await world.outbox.sweep() == 3
+    assert world.holds_nothing()
+
+
+async def test_what_cannot_even_be_written_down_is_left_to_its_lease() -> None:
+    world = World()
+
+    class Falling(Form):
+        async def finish(self) -> None:
+            world.storage.failure = DOWN
+            world.store.away = True
+            raise CUT
+
+    with pytest.raises(BadRequest):
+        await world.upload(Falling())
+    assert world.store.owed == {}
 
 
 @pytest.mark.parametrize("down", [False, True])

@@ -30,7 +30,7 @@ class Video:
         return f"{self.filename}.mp4"
 
 
-Kind = Literal["keep", "upload_done", "delete", "deletions"]
+Kind = Literal["keep", "upload_done", "delete", "deletions", "release", "unlock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,10 @@ class Store(Protocol):
 
     async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
         """Mark those that are live as deleted at ``now``, and owe; how many there were. With none, nothing changes."""
+        ...
+
+    async def owe(self, owed: Sequence[Owed], due_at: datetime) -> None:
+        """Write down what could not be given back; it is due at ``due_at``."""
         ...
 
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:

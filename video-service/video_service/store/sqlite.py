@@ -150,6 +150,9 @@ class SqliteStore:
 
         return await self._database.write(work)
 
+    async def owe(self, owed: Sequence[Owed], due_at: datetime) -> None:
+        await self._database.write(lambda connection: _owe(connection, owed, due_at))
+
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         def work(connection: sqlite3.Connection) -> list[Owed]:
             rows = connection.execute(

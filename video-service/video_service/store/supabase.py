@@ -131,6 +131,9 @@ class SupabaseStore:
         )
         return answer.deleted
 
+    async def owe(self, owed: Sequence[Owed], due_at: datetime) -> None:
+        await self._database.call("videos_owe", Done, p_owed=_standing(owed), p_due_at=due_at)
+
     async def claim_owed(self, now: datetime, lease: datetime, most: int) -> list[Owed]:
         claimed = await self._database.call("videos_claim_owed", _Claimed, p_now=now, p_lease=lease, p_most=most)
         return [Owed(one.kind, one.body, one.id, one.attempts) for one in claimed.owed]

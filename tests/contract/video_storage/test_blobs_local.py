@@ -1,0 +1,125 @@
+"""What the folder promises beyond what every place for objects does: about a full disk, threads, and a power cut."""
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ServiceError, Unavailable
+from storage_service.blobs import Blobs, open_blobs
+from storage_service.blobs import local as local_blobs
+from storage_service.config import Settings
+
+CONTENT = random.Random(1).randbytes(1_000_000)
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings(Settings)
+
+
+@pytest.fixture
+async def blobs(settings: Settings) -> AsyncIterator[Blobs]:
+    async with open_blobs(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def everything(settings: Settings) -> Callable[[], dict[str, int]]:
+    """All files there are, with their sizes."""
+    root = settings.data_dir
+
+    def look() -> dict[str, int]:
+        return {str(path.relative_to(root)): path.stat().st_size for path in root.rglob("*") if path.is_file()}
+
+    return look
+
+
+async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def test_a_disk_that_does_not_take_bytes_is_a_503(
+    blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(Unavailable):
+            await blobs.write("film", pieces(CONTENT), 1_000_000)
+    assert everything() == {}
+    await blobs.ping()
+
+
+async def test_a_root_that_is_gone_is_a_503(blobs: Blobs, settings: Settings) -> None:
+    settings.data_dir.rename(settings.data_dir.with_name("elsewhere"))
+    calls: list[Callable[[], object]] = [
+        blobs.ping,
+        lambda: blobs.write("film", pieces(b"x"), 1),
+        lambda: blobs.write_thumbnail("film", b"jpeg"),
+    ]
+    for call in calls:
+        with pytest.raises(ServiceError) as refusal:
+            await call()  # type: ignore[misc]
+        assert refusal.value.status == 503
+
+
+class Held:
+    """A function of the disk that does not come back before it is let go."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+        self.running, self.let_go = threading.Event(), threading.Event()
+
+    def __call__(self, *given: object, **named: object) -> object:
+        self.running.set()
+        assert self.let_go.wait(10)
+        return self.function(*given, **named)
+
+
+@pytest.mark.parametrize("step", ["_create", "_write_all", "fsync", "_sync_folder"])
+async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing(
+    blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A file closed under a running thread would be another upload's file a moment later: descriptors are reused."""
+    holder = os if step == "fsync" else local_blobs
+    held = Held(getattr(holder, step))
+    with monkeypatch.context() as slow:
+        slow.setattr(holder, step, held)
+        writing = asyncio.create_task(blobs.write("film", pieces(CONTENT), 1_000_000))
+        await asyncio.to_thread(held.running.wait, 10)
+        writing.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not writing.done()
+        held.let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    assert everything() == {}
+    assert await blobs.write("film", pieces(CONTENT), 1_000_000) == 1_000_000
+
+
+async def test_an_object_is_on_the_disk_before_it_has_its_name(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        done.append("sync")
+        fsync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    await blobs.write("film", pieces(b"film"), 4)
+    await blobs.write_thumbnail("film", b"jpeg")
+    assert done == ["sync", "rename", "sync", "sync"] * 2, "the file, its name, the folders that hold the name"
