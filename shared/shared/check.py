@@ -44,8 +44,8 @@ async def _check(settings: ServiceSettings, database: Trial, more: Mapping[str, 
     for what, trial in {"database": database, **more}.items():
         try:
             told, well = await trial(), True
-        except (ServiceError, DatabaseError) as error:
-            told, well = getattr(error, "reason", "") or str(error), False
+        except (ServiceError, DatabaseError, SettingsError) as error:
+            told, well = getattr(error, "reason", "") or str(error).removeprefix(f"{settings.service}: "), False
         _tell(settings.service, what, told, well=well)
         failed += not well
     async for peer, url, state in _peers(settings):

@@ -79,7 +79,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
 
 
 class _Started:
-    """The app, whose failure to open its database is one line and no traceback."""
+    """The app, whose failure to open what it stands on is one line and no traceback."""
 
     def __init__(self, app: ASGIApp, service: str) -> None:
         self.app = app
@@ -100,8 +100,9 @@ class _Started:
 
         try:
             await self.app(scope, receive, hold_back)
-        except DatabaseError as error:
-            await send({"type": "lifespan.startup.failed", "message": f"{self.service}: {error}"})
+        except (DatabaseError, SettingsError) as error:
+            line = f"{self.service}: {str(error).removeprefix(f'{self.service}: ')}"
+            await send({"type": "lifespan.startup.failed", "message": line})
         except BaseException:
             if failure is not None:
                 await send(failure)

@@ -1,10 +1,22 @@
 """What storage-service reads from its environment and its ``.env``."""
 
+import json
+import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.settings import MIB, Megabytes, Seconds, ServiceSettings, Url
+
+# Google's signed URLs may be good for a week, and one of ours lives for two windows.
+LONGEST_WINDOW = 604_800 // 2
+
+
+def _bucket(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", value):
+        raise ValueError("must be the name of a bucket such as my-videos, without gs://")
+    return value
 
 
 class Settings(ServiceSettings):
@@ -18,15 +30,26 @@ class Settings(ServiceSettings):
     reservation_seconds: Seconds = 300
     sweep_seconds: Seconds = 60
     streamed_report_seconds: Seconds = 5
-    gcs_bucket: str | None = None
+    gcs_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
+    google_application_credentials: Path | None = None
+    storage_emulator_host: Url | None = None
+    signed_url_seconds: Annotated[int, Field(ge=2, le=LONGEST_WINDOW)] = 900
 
     @model_validator(mode="after")
-    def _one_place_for_objects(self) -> Self:
-        if self.gcs_bucket:
-            raise ValueError(
-                "GCS_BUCKET is set, but Google Cloud Storage is not supported yet: unset it to use a folder"
-            )
+    def _key_file(self) -> Self:
+        """Others read this variable too, so it matters only with a bucket."""
+        if self.gcs_bucket and self.google_application_credentials:
+            try:
+                key = json.loads(self.google_application_credentials.read_bytes())
+            except (OSError, ValueError):
+                key = None
+            if not isinstance(key, dict) or key.get("type") != "service_account":
+                raise ValueError("GOOGLE_APPLICATION_CREDENTIALS must be the path of a service account's key file")
         return self
+
+    @property
+    def needs_disk(self) -> bool:
+        return super().needs_disk or self.gcs_bucket is None
 
     @property
     def max_storage_bytes(self) -> int:

@@ -4,7 +4,10 @@ One server process loads ffmpeg once and forks judges. A judge is confined (prob
 as many as may work at once stand ready before they are needed. So a file waits for nothing but its own judgement,
 and processes and memory are the same at rest and under load.
 
-    service ── a socket for each judge ──▶ server ── fork ──▶ judge ◀── path, verdict ──▶ service
+    service ── a socket for each judge ──▶ server ── fork ──▶ judge ◀── file, verdict ──▶ service
+
+The file is named by its path; or, where it is none of this machine, the service lends it a range at a time
+(lending.py). Then a judge's time stands still while he waits for us.
 
 multiprocessing has such a server too. Its processes would inherit the service's environment with the secrets in it,
 its judges would answer in pickle, which can make the service run anything, and import the main program's file again;
@@ -22,6 +25,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from shared.errors import Unavailable
+from storage_service.blobs import Remote
+from storage_service.lending import LENT, MOST_AT_ONCE, PATH, SIZE, SPAN, WANTED
 from storage_service.verdict import NotAVideo, Probe, decode
 
 __all__ = ["Inspector", "NotAVideo", "Probe"]
@@ -30,7 +36,11 @@ JUDGES = min(2, os.cpu_count() or 1)
 SECONDS = 15.0  # by the clock on the wall; a judge's processor time ends sooner
 SECONDS_TO_START = 10.0
 LONGEST_VERDICT = 8 * 2**20
+# For all that one judge reads of a lent file. Together they stay within the 45 s that our caller waits (shared.http).
+LENDING_SECONDS = 20.0
 SERVER = (sys.executable, "-P", "-m", "storage_service.probe")
+
+Source = str | os.PathLike[str] | Remote
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,13 +53,40 @@ class _Judge:
     def gone(self) -> bool:
         return self.reader.at_eof()
 
-    async def judge(self, path: str | os.PathLike[str]) -> Probe:
-        self.writer.write(os.fsencode(path))
-        self.writer.write_eof()
-        verdict = bytearray()
-        while len(verdict) <= LONGEST_VERDICT and (part := await self.reader.read(2**16)):
-            verdict += part
-        return decode(bytes(verdict))
+    async def judge(self, source: Source, seconds: float) -> Probe:
+        async with asyncio.timeout(seconds) as deadline:
+            verdict = bytearray()
+            if isinstance(source, str | os.PathLike):
+                self.writer.write(PATH + os.fsencode(source))
+                self.writer.write_eof()
+            else:
+                self.writer.write(LENT + SIZE.pack(source.size))
+                verdict += await self._lend(source, deadline)
+            while len(verdict) <= LONGEST_VERDICT and (part := await self.reader.read(2**16)):
+                verdict += part
+            return decode(bytes(verdict))
+
+    async def _lend(self, remote: Remote, deadline: asyncio.Timeout) -> bytes:
+        """Until he begins his verdict; the first byte of it."""
+        loop = asyncio.get_running_loop()
+        patience = LENDING_SECONDS
+        while (first := await self.reader.readexactly(1)) == WANTED:
+            start, length = SPAN.unpack(await self.reader.readexactly(SPAN.size))
+            if not 0 < length <= MOST_AT_ONCE or start + length > remote.size:
+                raise ValueError("no part of the file")
+            began = loop.time()
+            left = (deadline.when() or 0) - began
+            deadline.reschedule(None)
+            try:
+                async with asyncio.timeout(patience):
+                    part = await remote.read(start, length)
+            except TimeoutError:
+                raise Unavailable("The storage is slow; please try again later.") from None
+            deadline.reschedule(loop.time() + left)
+            patience -= loop.time() - began
+            self.writer.write(part)
+            await self.writer.drain()
+        return first
 
     def dismiss(self) -> None:
         if not self.gone:
@@ -124,8 +161,11 @@ class Inspector:
     ) -> None:
         await self._close()
 
-    async def inspect(self, path: str | os.PathLike[str]) -> Probe:
-        """Waits for a judge. Raises NotAVideo, also when the file is the end of its judge; OSError if there is none."""
+    async def inspect(self, source: Source) -> Probe:
+        """Waits for a judge. Raises NotAVideo, also when the file is the end of its judge; OSError if there is none.
+
+        What the source raises when it is read, ``Unavailable``, rises from here as it is.
+        """
         fork = await self._ready.get()
         try:
             judge = fork.result()
@@ -133,11 +173,10 @@ class Inspector:
                 self._dismiss(judge)
                 judge = await self._fork()
             try:
-                async with asyncio.timeout(self._seconds):
-                    return await judge.judge(path)
+                return await judge.judge(source, self._seconds)
             except TimeoutError:
                 raise NotAVideo(f"The file could not be read within {self._seconds:g} seconds.") from None
-            except (ConnectionError, ValueError):
+            except (ConnectionError, EOFError, ValueError):
                 if self._closed:
                     raise ChildProcessError("the inspector was closed during an inspection") from None
                 raise NotAVideo("The file could not be read within the limits of time and memory.") from None

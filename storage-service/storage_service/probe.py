@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO, NoReturn
 
@@ -32,6 +32,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from PIL.Image import Transpose
 
+from storage_service import lending
 from storage_service.containers import recognise
 from storage_service.verdict import NotAVideo, Probe, encode
 
@@ -205,17 +206,23 @@ def confine() -> None:
 
 
 def serve_one(connection: socket.socket) -> None:
-    """Says that it is ready, reads one path, answers. No path comes when the service closes or dies."""
+    """Says that it is ready, is given one file, answers. None comes when the service closes or dies."""
     confine()
     with contextlib.suppress(ConnectionError), connection.makefile("rb") as incoming:
         connection.sendall(b"%d\n" % os.getpid())
-        if path := incoming.read():
-            connection.sendall(encode(_verdict(os.fsdecode(path))))
+        match incoming.read(1):
+            case lending.PATH:
+                path = os.fsdecode(incoming.read())
+                connection.sendall(encode(_verdict(lambda: probe(path))))
+            case lending.LENT:
+                (size,) = lending.SIZE.unpack(incoming.read(lending.SIZE.size))
+                file = io.BufferedReader(lending.LentFile(connection, size))
+                connection.sendall(encode(_verdict(lambda: judge(file))))
 
 
-def _verdict(path: str) -> Probe | NotAVideo | OSError:
+def _verdict(look: Callable[[], Probe]) -> Probe | NotAVideo | OSError:
     try:
-        return probe(path)
+        return look()
     except NotAVideo as refusal:
         return refusal
     except (FFmpegError, MemoryError, ValueError, ArithmeticError):

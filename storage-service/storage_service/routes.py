@@ -11,11 +11,13 @@ from shared.contracts import Filename, Filenames, Grant, Reservation, StoredVide
 from shared.errors import RESPONSES, BadRequest, NotFound
 from shared.media_url import MediaUrls
 from shared.settings import MIB
-from storage_service.blobs import Blobs, Kind
+from storage_service import ranges
+from storage_service.blobs import Blobs, Kind, Method
 from storage_service.delivery import answer
 from storage_service.metering import StreamMeter
 from storage_service.models import StorageUsage
 from storage_service.service import StorageService
+from storage_service.store import StoredObject
 
 MEDIA_CACHE_SECONDS = 3600
 
@@ -42,6 +44,7 @@ def _bytes(kind: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": "All of it.", "content": {kind: {}}},
         206: {"description": "The range that was asked for.", "content": {kind: {}}},
+        302: {"description": "It is in a bucket, at the signed URL in `Location`."},
         304: {"description": "The viewer has it already."},
     }
 
@@ -79,10 +82,16 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
         # A page that isolates itself (COEP) may embed it; the capability is what protects it.
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
+    method: Method = "HEAD" if request.method == "HEAD" else "GET"
+    address = await blobs.address(filename, kind, headers["Content-Type"], method)
+    if isinstance(address, str):
+        if kind == "video" and method == "GET":
+            meter.count(grant.viewer, _asked(request, found))
+        return _elsewhere(address, headers, request.app.state.redirect_seconds)
     try:
         return answer(
             request,
-            blobs.path(filename, kind),
+            address,
             etag=f'"{filename}.{kind}"',
             modified=found.created_at,
             headers=headers,
@@ -91,6 +100,23 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
         )
     except FileNotFoundError:
         raise NotFound("This video does not exist any more.") from None
+
+
+def _elsewhere(address: str, headers: dict[str, str], seconds: int) -> Response:
+    moved = {**headers, "Location": address, "Cache-Control": f"private, max-age={seconds}"}
+    del moved["Content-Type"], moved["Content-Disposition"]  # those are the bucket's affair
+    return Response(status_code=302, headers=moved)
+
+
+def _asked(request: Request, found: StoredObject) -> int:
+    """The bytes that a viewer is sent elsewhere for; how many of them he takes, nobody tells us.
+
+    His conditions are about what the bucket has given him, and for the bucket to judge.
+    """
+    assert found.size is not None
+    span = {"range": request.headers["range"]} if "range" in request.headers else {}
+    part = ranges.select(span, size=found.size, etag="", modified=found.created_at, is_get=True)
+    return part.stop - part.start
 
 
 @internal.post("/reservations/{filename}")

@@ -19,7 +19,9 @@ alter table public.videos
     add column if not exists height integer not null default 0,
     add column if not exists title_key text not null default '',
     drop constraint if exists videos_figures,
-    add constraint videos_figures check (size_mb >= 0 and duration > 0 and width >= 0 and height >= 0);
+    add constraint videos_figures check (
+        size_mb >= 0 and size_mb < 'infinity' and duration > 0 and width >= 0 and height >= 0
+    );
 
 create unique index if not exists videos_filename on public.videos (filename);
 create index if not exists videos_newest on public.videos (uploaded_at, seq) where deleted_at is null;

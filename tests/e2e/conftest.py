@@ -1,10 +1,11 @@
 """Running services for the tests of this folder, and what they printed under each test that fails."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
 import videos
+from e2e.engines import Engine, clouds
 from e2e.services import Fresh, Services, running
 
 LINES = 60
@@ -15,6 +16,21 @@ def services() -> Iterator[Services]:
     """One set with the limits of the specification and little patience, for tests that stop nobody."""
     with running(UPLOAD_IDLE_SECONDS=1) as services:
         yield services
+
+
+@pytest.fixture(scope="session")
+def another_cloud() -> Iterator[Callable[[], Engine]]:
+    with clouds() as another:
+        yield another
+
+
+@pytest.fixture(scope="module", params=["embedded", "cloud"])
+def new_engine(request: pytest.FixtureRequest) -> Callable[[], Engine | None]:
+    """For the promises that hold wherever data is kept; None is the embedded one."""
+    if request.param == "embedded":
+        return lambda: None
+    another: Callable[[], Engine] = request.getfixturevalue("another_cloud")
+    return another
 
 
 @pytest.fixture

@@ -6,12 +6,20 @@ no disk of their own.
 """
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+import gcs
 import psycopg
+from cryptography.hazmat.primitives.asymmetric import rsa
 from psycopg.rows import dict_row
+from standins.keys import Keys
+from standins.postgres import Database, Postgres
+from standins.serving import ServedApart
+from unit.storage.signatures import write_key_file
 
 Row = dict[str, Any]
 
@@ -70,10 +78,16 @@ class Embedded:
 
 
 class Cloud:
-    def __init__(self, settings: dict[str, str], database: str, bucket: "Bucket") -> None:
-        self.settings = settings
-        self._database = database
-        self._bucket = bucket
+    def __init__(self, database: Database, supabase: dict[str, str], gcs: gcs.Cloud, key_file: Path) -> None:
+        self._database = database.as_owner
+        self._gcs = gcs
+        self._bucket = f"bucket-{database.name.replace('_', '-')}"
+        gcs.make_bucket(self._bucket)
+        self.settings = supabase | {
+            "GCS_BUCKET": self._bucket,
+            "STORAGE_EMULATOR_HOST": gcs.url,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(key_file),
+        }
 
     def rows(self, service: str, query: str, *values: str) -> list[Row]:
         query = f"SELECT to_jsonb(found) AS row FROM ({query.replace('?', '%s')}) AS found"
@@ -86,14 +100,27 @@ class Cloud:
 
     def stored(self) -> dict[str, int]:
         kinds = {".mp4": ".video", ".jpg": ".jpg"}
-        return {Path(key).stem + kinds[Path(key).suffix]: size for key, size in self._bucket.objects().items()}
+        return {Path(key).stem + kinds[Path(key).suffix]: size for key, size in self._gcs.objects(self._bucket).items()}
 
     def is_receiving(self) -> bool:
         """An object is in the bucket when it is whole; what is on the way there has its reservation."""
         return bool(self.rows("storage", "SELECT filename FROM storage_objects WHERE state = 'reserved'"))
 
 
-class Bucket(Protocol):
-    def objects(self) -> dict[str, int]:
-        """Keys and sizes in bytes."""
-        ...
+@contextmanager
+def clouds() -> Iterator[Callable[[], Cloud]]:
+    """Gives one cloud after another, each empty: its own database behind its own PostgREST, its own bucket."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        postgres = stack.enter_context(Postgres())
+        emulator = stack.enter_context(gcs.running("fake-gcs-server"))
+        key_file = folder / "key.json"
+        write_key_file(key_file, rsa.generate_private_key(65_537, 2048))
+        keys = Keys()
+
+        def another() -> Cloud:
+            database = postgres.create_database()
+            postgrest = stack.enter_context(ServedApart(database.as_authenticator, keys.secret))
+            return Cloud(database, {"SUPABASE_URL": postgrest.url, "SUPABASE_KEY": keys.service}, emulator, key_file)
+
+        yield another

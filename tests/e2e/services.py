@@ -68,7 +68,7 @@ class Services:
             **{name: str(value) for name, value in settings.items()},
         }
         self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
-        self.client = httpx.Client(timeout=60, trust_env=False)
+        self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True)
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from functools import partial
 import httpx
 import pytest
 from e2e.books import audit
+from e2e.engines import Engine
 from e2e.faults import Faults, Moment
 from e2e.people import Person, at_once
 from e2e.processes import wait_for
@@ -105,10 +106,13 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def houses() -> Iterator[list[Services]]:
+def houses(new_engine: Callable[[], Engine | None]) -> Iterator[list[Services]]:
     """Two sets: in the one the caller of a call dies, and at the same time in the other the callee."""
     leases = {"RESERVATION_SECONDS": 1, "UPLOAD_LOCK_SECONDS": 1, "RENEW_SECONDS": 0.2}
-    with running(faulty=True, **leases) as one, running(faulty=True, **leases) as other:
+    with (
+        running(new_engine(), faulty=True, **leases) as one,
+        running(new_engine(), faulty=True, **leases) as other,
+    ):
         yield [one, other]
         assert audit(one) == []
         assert audit(other) == []

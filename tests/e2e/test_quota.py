@@ -1,13 +1,14 @@
 """Limits hold to the byte, whoever tries whatever at once; and what is refused leaves nothing."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Barrier
 from typing import Any
 
 import pytest
 import videos
 from e2e.books import audit, nothing_left_of
+from e2e.engines import Engine
 from e2e.people import Form, Person, at_once
 from e2e.services import Services, running
 from e2e.wire import Wire, upload_head
@@ -20,10 +21,10 @@ both_ways = pytest.mark.parametrize("chunked", [False, True], ids=["declared", "
 
 
 @pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
+def services(new_engine: Callable[[], Engine | None]) -> Iterator[Services]:
     """Limits that are quick to reach. Leases have their usual life, so nothing here is saved by one that runs out."""
     settings = {"MAX_STORAGE_MB": 2, "DAILY_BANDWIDTH_MB": 3, "MAX_UPLOAD_MB": 1.5}
-    with running(**settings) as services:
+    with running(new_engine(), **settings) as services:
         yield services
         services.sweep()
         assert audit(services) == []

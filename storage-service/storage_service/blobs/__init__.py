@@ -58,6 +58,11 @@ class Blobs(Protocol):
 
 
 def open_blobs(settings: Settings) -> AbstractAsyncContextManager[Blobs]:
-    from storage_service.blobs.local import LocalBlobs  # noqa: PLC0415  only the chosen backend is imported
+    # Only the chosen backend is imported: Google's library costs half a second and 40 MB.
+    if settings.gcs_bucket:
+        from storage_service.blobs.gcs import GcsBlobs  # noqa: PLC0415
+
+        return GcsBlobs.open(settings)
+    from storage_service.blobs.local import LocalBlobs  # noqa: PLC0415
 
     return LocalBlobs.open(settings.data_dir)

@@ -1,14 +1,15 @@
-"""A server whose judges do to themselves, by the name of the file, what an attacker might make ffmpeg do."""
+"""A server whose judges do to themselves what an attacker might make ffmpeg do, by a file's name or how it begins."""
 
 import os
 import signal
 import socket
 import time
 from pathlib import Path
+from typing import BinaryIO
 
-from storage_service import probe
+from storage_service import lending, probe
 
-honest, serve = probe.probe, probe.serve_one
+honest, serve, judge = probe.probe, probe.serve_one, probe.judge
 connections: list[socket.socket] = []
 
 
@@ -39,6 +40,32 @@ def suffer(path: str) -> probe.Probe:
     return honest(path)
 
 
+ASKED = {
+    b"beyond": (0, 2**20),
+    b"before": (2**64 - 1, 1),
+    b"nothing": (0, 0),
+    b"everything": (0, 2**32 - 1),
+}
+
+
+def ask(file: BinaryIO) -> probe.Probe:
+    match file.read(16).strip():
+        case b"endless":
+            while True:
+                connections[0].sendall(lending.WANTED + lending.SPAN.pack(0, 1))
+                connections[0].recv(1)
+        case b"half":
+            connections[0].sendall(lending.WANTED + b"\0")
+            os._exit(0)
+        case b"sleeps":
+            time.sleep(60)
+        case kind if kind in ASKED:
+            connections[0].sendall(lending.WANTED + lending.SPAN.pack(*ASKED[kind]))
+            time.sleep(60)
+    file.seek(0)
+    return judge(file)
+
+
 if __name__ == "__main__":
-    probe.serve_one, probe.probe, probe.CPU_SECONDS = serve_one, suffer, 1
+    probe.serve_one, probe.probe, probe.judge, probe.CPU_SECONDS = serve_one, suffer, ask, 1
     probe.main()

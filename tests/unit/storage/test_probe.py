@@ -8,11 +8,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import pytest
 import videos
+from av.error import FFmpegError
 from PIL import Image
+from unit.storage.lender import Lender
 
 from storage_service import containers
 from storage_service.probe import NotAVideo, Probe, judge
@@ -21,7 +24,20 @@ COLOURS = {"red": videos.RED, "blue": videos.BLUE, "green": videos.GREEN}
 
 
 def judged(film: bytes) -> Probe:
-    return judge(io.BytesIO(film))
+    """A film that is lent must get the same verdict as one that is at hand: every test here is about both."""
+    at_hand = verdict(io.BytesIO(film))
+    with Lender(film).lend() as raw, io.BufferedReader(raw) as lent:
+        assert str(verdict(lent)) == str(at_hand)
+    if isinstance(at_hand, Exception):
+        raise at_hand
+    return at_hand
+
+
+def verdict(file: BinaryIO) -> Probe | Exception:
+    try:
+        return judge(file)
+    except (NotAVideo, FFmpegError) as refusal:
+        return refusal
 
 
 def thumbnail(found: Probe) -> Image.Image:
