@@ -102,6 +102,10 @@ class Services:
         other.start()
         return other
 
+    def environment(self, name: str) -> dict[str, str]:
+        """What that service was started with."""
+        return self._environment | {"DATA_DIR": str(self[name].data)}
+
     def service_headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.for_service()}"}
 
