@@ -18,6 +18,7 @@ from storage_service.metering import StreamMeter
 from storage_service.models import StorageUsage
 from storage_service.service import StorageService
 from storage_service.store import StoredObject
+from storage_service.verdict import CONTENT_TYPES
 
 MEDIA_CACHE_SECONDS = 3600
 
@@ -40,26 +41,30 @@ async def usage(user: CurrentUser, storage: Storage) -> StorageUsage:
     return StorageUsage(totalSizeMb=kept / MIB, maxStorageMb=quota / MIB, usagePercentage=f"{kept / quota * 100:.2f}")
 
 
-def _bytes(kind: str) -> dict[int | str, dict[str, Any]]:
+def _bytes(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     return {
-        200: {"description": "All of it.", "content": {kind: {}}},
-        206: {"description": "The range that was asked for.", "content": {kind: {}}},
+        200: {"description": "All of it.", "content": content},
+        206: {"description": "The range that was asked for.", "content": content},
         302: {"description": "It is in a bucket, at the signed URL in `Location`."},
         304: {"description": "The viewer has it already."},
     }
 
 
-@media.head("/{capability}/{filename}.mp4", operation_id="video_head", response_class=Response)
-@media.get("/{capability}/{filename}.mp4", operation_id="video", response_class=Response, responses=_bytes("video/mp4"))
+_VIDEO, _THUMBNAIL = _bytes(*sorted(CONTENT_TYPES)), _bytes("image/jpeg")
+
+
+@media.head("/{capability}/{filename}.mp4", operation_id="video_head", response_class=Response, responses=_VIDEO)
+@media.get("/{capability}/{filename}.mp4", operation_id="video", response_class=Response, responses=_VIDEO)
 async def video(capability: str, filename: str, request: Request, storage: Storage) -> Response:
     """The video, whole or a range of it; `capability` comes with the URL that video-service gives."""
     return await _deliver(capability, filename, "video", request, storage)
 
 
-@media.head("/{capability}/{filename}.jpg", operation_id="thumbnail_head", response_class=Response)
-@media.get(
-    "/{capability}/{filename}.jpg", operation_id="thumbnail", response_class=Response, responses=_bytes("image/jpeg")
+@media.head(
+    "/{capability}/{filename}.jpg", operation_id="thumbnail_head", response_class=Response, responses=_THUMBNAIL
 )
+@media.get("/{capability}/{filename}.jpg", operation_id="thumbnail", response_class=Response, responses=_THUMBNAIL)
 async def thumbnail(capability: str, filename: str, request: Request, storage: Storage) -> Response:
     """A picture of the video, at most 480 pixels wide."""
     return await _deliver(capability, filename, "thumbnail", request, storage)

@@ -43,7 +43,7 @@ def test_a_missing_secret_is_one_line(service: str, tmp_path: Path) -> None:
         ("video", "MAX_UPLOAD_MB", "nan"),
         ("video", "STORAGE_PUBLIC_URL", "localhost:3003"),
         ("storage", "FRONTEND_URL", "localhost"),
-        ("storage", "GCS_BUCKET", "films"),
+        ("storage", "GCS_BUCKET", "gs://films"),
         ("usage", "DAILY_BANDWIDTH_MB", "0"),
         ("logging", "SUPABASE_URL", "https://example.supabase.co"),
         ("logging", "DATA_DIR", "/proc/none"),
