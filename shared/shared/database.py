@@ -115,12 +115,12 @@ class Sqlite:
             connection = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
+            self._opened.append(connection)
             connection.row_factory = sqlite3.Row
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
-            self._opened.append(connection)
         return self._local.connection  # type: ignore[no-any-return]
 
     def _migrate(self) -> None:

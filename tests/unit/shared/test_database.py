@@ -99,7 +99,7 @@ async def test_transactions_come_one_after_the_other(database: Sqlite) -> None:
 async def test_readers_see_one_snapshot_and_wait_for_no_writer(database: Sqlite) -> None:
     def read_twice(connection: sqlite3.Connection) -> tuple[list[int], list[int]]:
         first = numbers(connection)
-        with sqlite3.connect(path) as other:
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
             add(other, 1)
         other.close()
         return first, numbers(connection)
