@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from browser.visitor import PATIENCE, Visit, Visitor
+from e2e.engines import Engine, clouds
 from e2e.services import Services
 from playwright.sync_api import Browser, sync_playwright
 
@@ -75,7 +76,17 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def site(folder: Path) -> Iterator[tuple[str, Services]]:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine | None]:
+    """Where the services keep things: beside them (None), or for a test that asks for it in the cloud."""
+    if getattr(request, "param", "embedded") == "embedded":
+        yield None
+    else:
+        with clouds() as another:
+            yield another()
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, engine: Engine | None) -> Iterator[tuple[str, Services]]:
     """The page's URL, and the services, who allow its origin."""
     env: dict[str, str] = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(PageHandler, env=env)) as server:
@@ -83,7 +94,7 @@ def site(folder: Path) -> Iterator[tuple[str, Services]]:
         thread.start()
         try:
             origin = f"http://127.0.0.1:{server.server_port}"
-            with Services(folder / "services", FRONTEND_URL=origin) as services:
+            with TemporaryDirectory(dir=folder) as home, Services(Path(home), engine, FRONTEND_URL=origin) as services:
                 env.update({service.name.upper(): service.url for service in services})
                 yield f"{origin}/page.html", services
                 assert [service.name for service in services if "Traceback" in service.said()] == []

@@ -42,6 +42,11 @@ RECORDING = """async (title) => {
 }"""
 
 
+# Where videos come from differs: from us, or from a bucket that we redirect to.
+everywhere = pytest.mark.parametrize("engine", ["embedded", "cloud"], indirect=True, scope="module")
+
+
+@everywhere
 def test_a_visit_from_registration_to_the_last_deletion_shows_no_error(
     visit: Visit, save: Save, tmp_path: Path
 ) -> None:
@@ -92,6 +97,7 @@ def test_the_token_of_any_address_is_read_with_atob(visit: Visit, name: str) -> 
         assert somebody.reads("you") == f"»名前« ~? <{email}>"
 
 
+@everywhere
 def test_every_kind_of_file_has_a_thumbnail_plays_and_seeks(visit: Visit, save: Save) -> None:
     with visit() as somebody:
         somebody.join()
@@ -105,6 +111,7 @@ def test_every_kind_of_file_has_a_thumbnail_plays_and_seeks(visit: Visit, save: 
         assert {status for status, _ in somebody.journal.ranges} == {206}
 
 
+@everywhere
 def test_a_film_of_a_phone_held_upright_and_its_thumbnail_are_the_same_way_up(visit: Visit, save: Save) -> None:
     with visit() as somebody:
         somebody.join()
@@ -114,6 +121,7 @@ def test_a_film_of_a_phone_held_upright_and_its_thumbnail_are_the_same_way_up(vi
         assert somebody.screen_corners() == somebody.thumbnail_corners("upright") == TURNED
 
 
+@everywhere
 def test_what_the_browser_itself_records_can_be_uploaded_and_watched(visit: Visit) -> None:
     with visit() as somebody:
         somebody.join()
@@ -123,6 +131,7 @@ def test_what_the_browser_itself_records_can_be_uploaded_and_watched(visit: Visi
         somebody.seek(0.5)
 
 
+@everywhere
 @pytest.mark.parametrize("flags", [{"movflags": "faststart"}, {}], ids=["index in front", "index at the end"])
 def test_a_far_jump_fetches_from_there(visit: Visit, folder: Path, flags: dict[str, str]) -> None:
     film = folder / "long.mp4"
@@ -153,6 +162,7 @@ def test_a_script_may_fetch_what_the_page_has_already_shown(visit: Visit, save: 
         assert somebody.fetch(url) == 200
 
 
+@everywhere
 def test_a_deleted_film_is_gone_for_everybody(visit: Visit, save: Save) -> None:
     with visit(refusals=[404, 404]) as owner, visit(refusals=[404]) as viewer:
         owner.join()

@@ -32,8 +32,8 @@ class Journal:
 
     @property
     def ranges(self) -> list[tuple[int, str]]:
-        """Status and Content-Range of each answer that a ``<video>`` got."""
-        media = [answer for answer in self.answers if answer.request.resource_type == "media"]
+        """Status and Content-Range of each answer that a ``<video>`` got, where it was sent in the end."""
+        media = [answer for answer in self.answers if answer.request.resource_type == "media" and answer.status != 302]
         return [(answer.status, answer.headers.get("content-range", "")) for answer in media]
 
     @property
