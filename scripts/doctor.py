@@ -19,7 +19,7 @@ def main() -> int:
         secrets.add(os.environ.get("JWT_SECRET") or dotenv_values(folder / ".env").get("JWT_SECRET"))
         checked = subprocess.run([sys.executable, "-m", f"{name}_service", "check"], cwd=folder, check=False)
         failed |= checked.returncode != 0
-    if len(secrets) > 1:
+    if len(secrets - {None, ""}) > 1:
         failed = True
         print("FAIL  JWT_SECRET differs between the services' .env files: it must be the same in all five")
     print("Something is to be done." if failed else "All is well.")

@@ -136,9 +136,11 @@ class Peer:
         """``ok``, or why not: a few words for ``/ready``."""
         try:
             async with asyncio.timeout(1.0):
-                response = await self._client.get(f"{self._url}/health")
+                response = await self._client.get(f"{self._url}/internal/health", headers=self._headers())
         except (httpx.HTTPError, aiohttp.ClientError, OSError):
             return "unreachable"
+        if response.status_code in (401, 403):
+            return "does not take our token (is its JWT_SECRET another one?)"
         if response.status_code != 200:
             return f"answers {response.status_code}"
         try:

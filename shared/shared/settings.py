@@ -1,5 +1,6 @@
 """What every service reads from its environment and its ``.env``, and how a wrong value stops the start."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -28,7 +29,22 @@ def _url(value: str) -> str:
     # `port` raises ValueError for one that cannot be.
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
         raise ValueError("must be a URL such as http://127.0.0.1:3001")
+    if parts.username is not None or not _is_host(parts.hostname):
+        raise ValueError("must be a URL such as http://127.0.0.1:3001, with a host's name and no user's")
     return value.rstrip("/")
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return name.encode("idna") != b""
+    except UnicodeError:  # an empty or too long part between the dots
+        return False
+
+
+def _key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("is no key: copy the project's service_role or secret key, as it is and whole")
+    return value
 
 
 def _origins(value: str) -> str:
@@ -69,7 +85,7 @@ class ServiceSettings(BaseSettings):
     jwt_secret: Secret
     jwt_secret_previous: Secret | None = None
     supabase_url: Url | None = None
-    supabase_key: SecretStr | None = None
+    supabase_key: Annotated[SecretStr, AfterValidator(_key)] | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)]
     frontend_url: Origins = "http://localhost:3000,http://127.0.0.1:3000"

@@ -32,6 +32,8 @@ PAUSE_SECONDS = 0.1
 # Worth another try: the way there (a gateway's own status), PostgREST without its database, and PostgreSQL's advice.
 PASSING = {"502", "503", "504", "520", "521", "522", "523", "524", "PGRST000", "PGRST001", "PGRST002", "40001", "40P01"}
 NO_MIGRATION = {"42P01", "42883", "PGRST202", "PGRST205"}
+MIGRATE = "apply it with psql or supabase db push, as README has it"
+NO_RIGHT = {"42501", "22023"}  # the second: no such role
 BAD_KEY = {"401", "PGRST301", "PGRST302", "PGRST303"}
 
 
@@ -84,7 +86,7 @@ class Supabase:
         """Raise ``Unavailable`` unless the database answers and has every migration."""
         rows = await self._rows(lambda: self._client.table("short_video_migrations").select("name", count=COUNT))
         if missing := set(self._migrations) - {_parsed(_Applied, row).name for row in rows}:
-            raise _unavailable(f"the migration {min(missing)} has not been applied: run supabase db push")
+            raise _unavailable(f"the migration {min(missing)} has not been applied: {MIGRATE}")
 
     async def _rows(self, query: Callable[[], _Query]) -> list[Any]:
         """As many as the headers say there are: the client takes a body that never came for an empty list."""
@@ -105,7 +107,7 @@ class Supabase:
         except APIError as error:
             raise _unavailable(explain(error)) from error
         except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise _unavailable(f"it cannot be reached ({type(error).__name__}): is SUPABASE_URL right?") from error
+            raise _unavailable("it cannot be reached: is SUPABASE_URL right?") from error
 
     async def _execute(self, query: _Query) -> Any:
         async with asyncio.timeout(READ_SECONDS):
@@ -116,16 +118,16 @@ def explain(error: APIError) -> str:
     """What is wrong and what to do, in words for the person who runs the service."""
     code, message = str(error.code), error.message
     if code in NO_MIGRATION:
-        return f"a table or function is missing ({message}): run supabase db push"
+        return f"a table or function is missing ({message}): {MIGRATE}"
     if code in BAD_KEY:
         return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
     if error.code is None:
         return f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"
-    if code == "42501":
+    if code in NO_RIGHT:
         return f"SUPABASE_KEY may not do this ({message}): it must be the service_role or secret key"
     if code == "540":
         return "the project is paused: restore it in Supabase's dashboard"
-    return f"it answered {code}: {message}"
+    return f"it answered {code}, {message}: is SUPABASE_URL right?"
 
 
 def _is_passing(error: Exception) -> bool:

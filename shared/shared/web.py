@@ -74,6 +74,11 @@ def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]
     async def health() -> Health:
         return Health(service=service)
 
+    @router.get("/internal/health", include_in_schema=False)
+    async def health_to_services(_: Service) -> Health:
+        """For peers: it also tells whether they have the same secret as we."""
+        return Health(service=service)
+
     @router.get("/ready", summary="Whether its database, storage and peers answer")
     async def ready(request: Request) -> Ready:
         named = checks(request)

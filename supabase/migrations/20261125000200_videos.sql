@@ -163,13 +163,17 @@ $$;
 create or replace function public.videos_page(p_owner uuid, p_search text, p_start bigint, p_limit integer)
 returns jsonb language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan set jit = off as $$
 declare
+    everybody constant uuid := '00000000-0000-0000-0000-000000000000';
     pattern text := '%' || regexp_replace(p_search, '([\\%_])', '\\\1', 'g') || '%';
     total bigint;
     videos jsonb;
 begin
     if p_search = '' then
-        select live into total from public.videos_totals
-        where user_id = coalesce(p_owner, '00000000-0000-0000-0000-000000000000');
+        if p_owner = everybody then -- as a user's id it has no row of its own
+            select count(*) into total from public.videos where deleted_at is null and user_id = p_owner;
+        else
+            select live into total from public.videos_totals where user_id = coalesce(p_owner, everybody);
+        end if;
         if p_start >= coalesce(total, 0) then
             videos := '[]';
         elsif p_owner is null then

@@ -116,12 +116,17 @@ end $$;
 create or replace function public.logs_page(p_user_id uuid, p_start bigint, p_length integer) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = force_custom_plan as $$
 declare
+    everybody constant uuid := '00000000-0000-0000-0000-000000000000';
     total bigint;
     first record;
     logs jsonb := '[]';
 begin
-    select totals.logs into total from public.logs_totals as totals
-    where user_id = coalesce(p_user_id, '00000000-0000-0000-0000-000000000000');
+    if p_user_id = everybody then -- as a user's id it has no row of its own
+        select count(*) into total from public.logs where user_id = p_user_id;
+    else
+        select totals.logs into total from public.logs_totals as totals
+        where user_id = coalesce(p_user_id, everybody);
+    end if;
     if p_start >= coalesce(total, 0) then
         null; -- past the end
     elsif p_user_id is null then

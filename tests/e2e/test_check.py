@@ -84,6 +84,12 @@ def test_nobody_there_is_told_with_the_setting(cloud: Cloud, tmp_path: Path) -> 
     assert "SUPABASE_URL" in the_one_that_failed(lines, "database")
 
 
+def test_peers_with_another_secret_are_told_apart(services: Services) -> None:
+    status, lines = check("usage", services.folder, **services.environment("usage") | {"JWT_SECRET": "x" * 40})
+    assert status == 1
+    assert "JWT_SECRET" in the_one_that_failed(lines, "logging-service")
+
+
 def test_a_key_for_browsers_is_told_apart(cloud: Cloud, tmp_path: Path) -> None:
     status, lines = check("logging", tmp_path, **cloud.settings | {"SUPABASE_KEY": "sb_publishable_x"})
     assert status == 1

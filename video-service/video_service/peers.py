@@ -40,7 +40,7 @@ class Storage:
 
     async def answers(self) -> None:
         """Raise ``Unavailable`` unless there is somebody to play from."""
-        await self._peer.call("GET", "/health")
+        await self._peer.call("GET", "/internal/health")
 
     async def delete(self, filenames: Sequence[str]) -> None:
         """Remove objects, or release reservations; it is the same to storage-service."""

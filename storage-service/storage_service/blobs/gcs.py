@@ -35,7 +35,7 @@ from storage_service.config import Settings
 
 T = TypeVar("T")
 _FAILED = (GoogleAPIError, GoogleAuthError, requests.RequestException, DataCorruption, InvalidResponse, OSError)
-THREADS = 16
+THREADS = 10  # as many connections as the library keeps
 KEYS: dict[Kind, str] = {"video": "videos/{}.mp4", "thumbnail": "thumbnails/{}.jpg"}
 # To connect, and between two bytes; then how long the library may try again, and pause in between.
 TIMEOUT = (2.0, 5.0)
@@ -218,5 +218,6 @@ def _told(error: BaseException) -> str:
     code = cause.code if isinstance(cause, GoogleAPICallError) else None
     if isinstance(cause, InvalidResponse):
         code = cause.response.status_code
-    advice = {403: ": may this account read and write objects in the bucket?", 404: ": is there such a bucket?"}
-    return " ".join(filter(None, [type(cause).__name__, str(code or "")])) + advice.get(code or 0, "")
+    advice = {403: "may this account read and write objects in the bucket?", 404: "is there such a bucket?"}
+    what = " ".join(filter(None, [type(cause).__name__, str(code or "")]))
+    return f"{what}: {advice.get(code or 0, 'can its address be reached from here?')}"

@@ -131,7 +131,8 @@ class LocalBlobs:
             raise Conflict("This upload has been stored already.", code="already_stored") from None
         except OSError as error:
             log.exception("the disk does not take or give bytes")
-            raise Unavailable("The storage does not answer; please try again later.") from error
+            reason = f"the folder {self._objects.parent} cannot be used ({error.strerror}): is DATA_DIR right?"
+            raise Unavailable("The storage does not answer; please try again later.", reason=reason) from error
 
 
 def _create(part: Path, final: Path) -> int:

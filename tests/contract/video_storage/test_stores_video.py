@@ -81,6 +81,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(store: Store) -
     ]
     assert {page.total for page in pages} == {7}
     assert (await store.page(owner=None, search="", start=0, limit=3)).total == 8
+    assert (await store.page(owner=uuid.UUID(int=0), search="", start=0, limit=3)).total == 0
 
 
 async def test_a_search_finds_part_of_a_title_in_any_case_and_takes_every_sign_as_itself(store: Store) -> None:

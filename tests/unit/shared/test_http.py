@@ -169,6 +169,7 @@ async def test_the_state_of_a_peer_is_a_word() -> None:
     assert await says(200, service="another").state() == "answers as another"
     assert await says(200).state() == "answers as something else"
     assert await says(500).state() == "answers 500"
+    assert "JWT_SECRET" in await says(401).state()
 
 
 # ── streams ──

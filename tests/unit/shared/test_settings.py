@@ -68,6 +68,7 @@ def test_settings_that_are_printed_show_no_secret() -> None:
     [
         *(("port", value) for value in ("abc", "3001.5")),
         *(("peer_url", value) for value in ("127.0.0.1:3001", "ftp://x", "http://", "http://x?a=b", "http://[::1")),
+        *(("peer_url", value) for value in ("http://me:word@x", "http://a..b", f"http://{'x' * 64}.example")),
         *(("frontend_url", value) for value in ("localhost:3000", "http://x/page", ",", "http://x, nonsense")),
         *(("limit_mb", value) for value in ("0", "-1", "nan", "inf", "1e9", "ten")),
         *(("life_seconds", value) for value in ("0", "-5", "nan", "inf")),
@@ -106,6 +107,13 @@ def test_a_supabase_key_that_anybody_may_have_is_refused_and_a_secret_one_is_tak
         settings = load(Settings, jwt_secret=SECRET, supabase_url="http://x", supabase_key=secret)
         assert not settings.needs_disk
         assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize("key", ["sb_secret_…", "two words", "a\nb", "schlüssel"])
+def test_what_cannot_be_a_supabase_key_is_one_line_that_does_not_show_it(key: str) -> None:
+    text = refusal(supabase_url="http://x", supabase_key=key)
+    assert "SUPABASE_KEY" in text
+    assert key not in text
 
 
 def test_urls_and_origins_are_taken_without_their_last_slash() -> None:
