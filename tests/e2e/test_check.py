@@ -101,7 +101,7 @@ def test_the_migration_that_is_missing_is_named(another_cloud: Callable[[], Clou
     cloud.execute("logging", "DELETE FROM short_video_migrations WHERE name = ?", LOGS)
     status, lines = check("logging", tmp_path, **cloud.settings)
     assert status == 1
-    assert f"{LOGS} has not been applied: run supabase db push" in the_one_that_failed(lines, "database")
+    assert f"{LOGS} has not been applied: apply it with psql" in the_one_that_failed(lines, "database")
 
 
 def test_a_missing_bucket_and_a_missing_peer_each_get_a_sentence(cloud: Cloud, tmp_path: Path) -> None:
