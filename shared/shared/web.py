@@ -101,19 +101,34 @@ async def answers(ping: Awaitable[Any]) -> str:
     return "ok"
 
 
-def sweep_route(sweep: Callable[[Request], Awaitable[dict[str, int]]]) -> APIRouter:
-    """``POST /internal/sweep``: one round of the sweeper now; answers what it did."""
+Sweep = Callable[[], Awaitable[dict[str, int]]]
+
+
+def one_at_a_time(sweep: Sweep) -> Sweep:
+    """So that whoever asks for a round is answered when everything that was begun before is done, too."""
+    turn = asyncio.Lock()
+
+    async def one_round() -> dict[str, int]:
+        async with turn:
+            return await sweep()
+
+    return one_round
+
+
+def sweep_route() -> APIRouter:
+    """``POST /internal/sweep``: one round of ``app.state.sweep`` now; answers what it did."""
     router = APIRouter(prefix="/internal", include_in_schema=False)
 
     @router.post("/sweep")
     async def sweep_now(request: Request, _: Service) -> dict[str, int]:
-        return await sweep(request)
+        sweep: Sweep = request.app.state.sweep
+        return await sweep()
 
     return router
 
 
 @asynccontextmanager
-async def sweeping(sweep: Callable[[], Awaitable[dict[str, int]]], every: float) -> AsyncIterator[None]:
+async def sweeping(sweep: Sweep, every: float) -> AsyncIterator[None]:
     """Sweep at start and then every so many seconds, in the background; what fails is logged and tried again."""
 
     async def forever() -> None:

@@ -49,6 +49,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
                 reservation_seconds=settings.reservation_seconds,
             )
             app.state.storage = storage
+            app.state.sweep = web.one_at_a_time(storage.sweep)
             app.state.blobs = blobs
             app.state.media_urls = MediaUrls(settings)
             # A browser may keep where it was sent for a part of the time that the URL lives at least.
@@ -64,7 +65,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
                 "usage-service": usage_service.state,
                 "logging-service": logging_service.state,
             }
-            await stack.enter_async_context(web.sweeping(storage.sweep, settings.sweep_seconds))
+            await stack.enter_async_context(web.sweeping(app.state.sweep, settings.sweep_seconds))
             yield
 
     app = FastAPI(title="storage-service", lifespan=lifespan, redirect_slashes=False)
@@ -72,7 +73,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
     app.include_router(routes.public)
     app.include_router(routes.media)
     app.include_router(routes.internal)
-    app.include_router(web.sweep_route(lambda request: request.app.state.storage.sweep()))
+    app.include_router(web.sweep_route())
     app.include_router(web.status_routes("storage-service", lambda request: request.app.state.checks))
     web.install(app, settings, streams=["/internal/objects/"])
     return app

@@ -62,6 +62,9 @@ def steps(calls: list[Call], moments: Sequence[Moment] = ("before", "after")) ->
     return [pytest.param(call, moment, id=f"{moment}-{call.says}") for call in calls for moment in moments]
 
 
+SWEEPERS = ("video", "storage", "usage")
+
+
 @dataclass(frozen=True)
 class Scene:
     """One person in a set of services of which one is to die: ``victim``."""
@@ -82,6 +85,8 @@ class Scene:
             answer = act()
         assert strike.happened, f"{call} was not made; these were: {self.faults.calls}"
         self.services[self.victim].start()
+        if self.victim in SWEEPERS:
+            self.services.sweep_one(self.victim)  # after its first round, which it begins at its start
         return answer
 
     def upload(self) -> httpx.Response:

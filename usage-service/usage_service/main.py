@@ -36,18 +36,19 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
                 reservation_seconds=settings.reservation_seconds,
             )
             app.state.usage = usage
+            app.state.sweep = web.one_at_a_time(usage.sweep)
             app.state.checks = {
                 "database": lambda: web.answers(store.ping()),
                 "logging-service": logging_service.state,
             }
-            await stack.enter_async_context(web.sweeping(usage.sweep, settings.sweep_seconds))
+            await stack.enter_async_context(web.sweeping(app.state.sweep, settings.sweep_seconds))
             yield
 
     app = FastAPI(title="usage-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = tokens
     app.include_router(routes.public)
     app.include_router(routes.internal)
-    app.include_router(web.sweep_route(lambda request: request.app.state.usage.sweep()))
+    app.include_router(web.sweep_route())
     app.include_router(web.status_routes("usage-service", lambda request: request.app.state.checks))
     web.install(app, settings)
     return app

@@ -40,6 +40,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             outbox = Outbox(store, users, storage, usage)
             videos = VideoService(store, outbox, storage, audit)
             app.state.videos = videos
+            app.state.sweep = web.one_at_a_time(videos.sweep)
             uploads = Uploads(
                 store,
                 outbox,
@@ -62,14 +63,14 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
                 "usage-service": usage_service.state,
                 "logging-service": logging_service.state,
             }
-            await stack.enter_async_context(web.sweeping(videos.sweep, settings.sweep_seconds))
+            await stack.enter_async_context(web.sweeping(app.state.sweep, settings.sweep_seconds))
             yield
 
     app = FastAPI(title="video-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = tokens
     app.include_router(routes.public)
     app.include_router(routes.internal)
-    app.include_router(web.sweep_route(lambda request: request.app.state.videos.sweep()))
+    app.include_router(web.sweep_route())
     app.include_router(web.status_routes("video-service", lambda request: request.app.state.checks))
     web.install(app, settings, streams=["/api/videos/upload"])
     return app

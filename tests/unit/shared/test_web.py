@@ -23,7 +23,8 @@ class Service:
         self.app = FastAPI()
         self.app.state.tokens = Tokens(settings)
         self.app.include_router(web.status_routes("some-service", lambda _: {"database": self.ping}))
-        self.app.include_router(web.sweep_route(self.sweep))
+        self.app.state.sweep = web.one_at_a_time(self.sweep)
+        self.app.include_router(web.sweep_route())
         self.app.post("/count")(self.count)
         self.app.post("/stream/count")(self.count)
         web.install(self.app, settings, streams=["/stream/"])
@@ -31,7 +32,7 @@ class Service:
     async def ping(self) -> str:
         return self.state
 
-    async def sweep(self, _: Request) -> dict[str, int]:
+    async def sweep(self) -> dict[str, int]:
         self.swept += 1
         return {"things": self.swept}
 
@@ -134,6 +135,20 @@ async def test_only_services_sweep(client: httpx.AsyncClient, service: Service) 
     assert (await client.post("/internal/sweep", headers=as_anne)).status_code == 403
     as_service = {"Authorization": f"Bearer {tokens.for_service()}"}
     assert (await client.post("/internal/sweep", headers=as_service)).json() == {"things": 1}
+
+
+async def test_rounds_come_one_after_the_other() -> None:
+    rounds: list[str] = []
+
+    async def sweep() -> dict[str, int]:
+        rounds.append("begins")
+        await asyncio.sleep(0)
+        rounds.append("ends")
+        return {}
+
+    one_round = web.one_at_a_time(sweep)
+    await asyncio.gather(one_round(), one_round())
+    assert rounds == ["begins", "ends"] * 2
 
 
 async def test_the_sweeper_goes_on_after_a_round_that_failed_and_stops_at_the_end() -> None:
