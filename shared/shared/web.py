@@ -24,14 +24,15 @@ log = getLogger(__name__)
 JSON_BODY_BYTES = 2 * 1_048_576
 
 
-def _plain(value: object) -> object:
+def _digits(value: object) -> object:
     """Digits alone: what else Python takes for a whole number (``1_0``, ``+1``, ``1.0``) nobody means."""
     if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
         raise ValueError("must be a whole number, 0 or more")
     return value
 
 
-Start = Annotated[int, BeforeValidator(_plain), Query(ge=0, description="How many to skip.")]
+plain = BeforeValidator(_digits)
+Start = Annotated[int, plain, Query(ge=0, description="How many to skip.")]
 Check = Callable[[], Awaitable[str]]
 
 

@@ -23,6 +23,31 @@ alter table public.videos
         size_mb >= 0 and size_mb < 'infinity' and duration > 0 and width >= 0 and height >= 0
     );
 
+-- Those that were there before; what has no user is nobody's.
+update public.videos set
+    user_id = coalesce(user_id, '00000000-0000-0000-0000-000000000000'),
+    title = coalesce(title, ''),
+    title_key = lower(coalesce(title, '')),
+    uploaded_at = coalesce(uploaded_at, 'epoch'),
+    size_mb = coalesce(size_mb, 0)
+where user_id is null or title is null or uploaded_at is null or size_mb is null
+    or (title_key = '' and title <> '');
+
+do $$
+begin
+    if not exists (select from pg_index where indrelid = 'public.videos'::regclass and indisprimary) then
+        alter table public.videos add primary key (id);
+    end if;
+end $$;
+
+alter table public.videos
+    alter column id set default gen_random_uuid(),
+    alter column user_id set not null,
+    alter column title set not null,
+    alter column uploaded_at set not null,
+    alter column uploaded_at set default now(),
+    alter column size_mb set not null;
+
 create unique index if not exists videos_filename on public.videos (filename);
 create index if not exists videos_newest on public.videos (uploaded_at, seq) where deleted_at is null;
 create index if not exists videos_newest_of_user on public.videos (user_id, uploaded_at, seq) where deleted_at is null;
@@ -68,7 +93,8 @@ language plpgsql set search_path = '' as $$
 begin
     insert into public.videos_totals as totals (user_id, live)
     select coalesce(user_id, '00000000-0000-0000-0000-000000000000'), count(*) from new_videos
-    where deleted_at is null group by grouping sets ((), (user_id)) having count(*) > 0 order by 1
+    where deleted_at is null group by grouping sets ((), (user_id))
+    having count(*) > 0 and (grouping(user_id) = 1 or user_id <> '00000000-0000-0000-0000-000000000000') order by 1
     on conflict (user_id) do update set live = totals.live + excluded.live;
     return null;
 end $$;
@@ -83,6 +109,7 @@ begin
     update public.videos_totals as totals set live = totals.live - gone.live from (
         select coalesce(user_id, '00000000-0000-0000-0000-000000000000') as user_id, count(*) as live from old_videos
         where deleted_at is null group by grouping sets ((), (user_id))
+        having grouping(user_id) = 1 or user_id <> '00000000-0000-0000-0000-000000000000'
     ) as gone where totals.user_id = gone.user_id;
     return null;
 end $$;
@@ -102,7 +129,9 @@ begin
     lock table public.videos in share row exclusive mode;
     insert into public.videos_totals (user_id, live)
     select coalesce(user_id, '00000000-0000-0000-0000-000000000000') as whose, count(*) from public.videos
-    where deleted_at is null group by grouping sets ((), (user_id)) order by whose
+    where deleted_at is null group by grouping sets ((), (user_id))
+    having grouping(user_id) = 1 or user_id <> '00000000-0000-0000-0000-000000000000'
+    order by whose
     on conflict (user_id) do update set live = excluded.live;
 end $$;
 

@@ -7,13 +7,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, field_vali
 
 from shared.auth import Role
 from shared.contracts import Text
-from user_service.service import MAX_PASSWORD, MIN_PASSWORD, valid_email, valid_password
+from user_service.service import MAX_EMAIL, MAX_PASSWORD, MIN_PASSWORD, valid_email, valid_password
 
 MAX_USERNAME = 100
 
 
 class Registration(BaseModel):
-    email: Annotated[str, Field(max_length=320), AfterValidator(valid_email)]
+    email: Annotated[str, Field(max_length=MAX_EMAIL), AfterValidator(valid_email)]
     password: Annotated[
         str,
         AfterValidator(valid_password),

@@ -40,7 +40,12 @@ class Argon2:
     async def verify(self, password: str, hashed: str | None) -> bool:
         loop = asyncio.get_running_loop()
         against = hashed or self._nobody
-        same = await loop.run_in_executor(self._executor, lambda: bool(self._scheme.verify(_bytes(password), against)))
+        try:
+            same = await loop.run_in_executor(
+                self._executor, lambda: bool(self._scheme.verify(_bytes(password), against))
+            )
+        except ValueError:  # a row that others wrote holds something else than a hash of ours
+            return await self.verify(password, None)
         return same and hashed is not None
 
     async def __aenter__(self) -> Self:

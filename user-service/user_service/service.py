@@ -18,6 +18,7 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 ACCOUNTS = "UserAccountService"
 MIN_PASSWORD, MAX_PASSWORD = 8, 128
+MAX_EMAIL = 320
 
 
 class Recorder(Protocol):
@@ -87,8 +88,8 @@ class UserService:
 
     async def login(self, email: str, password: str) -> str:
         """A token; raises ``Unauthorized`` alike for an unknown e-mail and a wrong password."""
-        account = await self._store.by_email(email_key(email))
-        # Nobody's password is longer, and hashing megabytes would be work for free.
+        # Nobody's address or password is longer, and to normalise or hash megabytes would be work for free.
+        account = await self._store.by_email(email_key(email)) if len(email) <= MAX_EMAIL else None
         fits = len(password) <= MAX_PASSWORD
         right = await self._passwords.verify(password if fits else "", account.password if account else None)
         if account and not (right and fits):

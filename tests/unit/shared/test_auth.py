@@ -145,6 +145,13 @@ def test_a_header_that_is_deeply_nested_json_is_malformed(tokens: Tokens) -> Non
         tokens.user(base64.urlsafe_b64encode(b"[" * 5000).decode() + ".e30.e30")
 
 
+@pytest.mark.parametrize("more", ["!", "*", "=", " ", "\n", "!" * 60_000, "x" * 60_000])
+def test_a_token_has_one_spelling_so_that_nobody_fills_the_memory_with_others(tokens: Tokens, more: str) -> None:
+    token = tokens.for_user(ANNE, 60)
+    with pytest.raises(Unauthorized):
+        tokens.user(token + more)
+
+
 def test_a_changed_token_is_refused(tokens: Tokens) -> None:
     header, payload, signature = tokens.for_user(ANNE, 60).split(".")
     claims = json.loads(atob(payload)) | {"role": "admin"}

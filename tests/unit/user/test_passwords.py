@@ -27,6 +27,11 @@ async def test_every_character_of_a_password_counts(argon2: Argon2, password: st
     assert not await argon2.verify(password[:-1] + "y", hashed)
 
 
+@pytest.mark.parametrize("hashed", ["", "plain text", "$2b$12$abcdefghijklmnopqrstuv", "$argon2id$v=19$damaged"])
+async def test_what_is_no_hash_of_ours_is_nobodys_password(argon2: Argon2, hashed: str) -> None:
+    assert not await argon2.verify("plain text", hashed)
+
+
 async def test_nobody_has_no_password_not_even_the_one_that_stands_in(argon2: Argon2) -> None:
     assert not await argon2.verify("nobody", None)
     assert not await argon2.verify("", None)
