@@ -122,7 +122,7 @@ class Services:
         return self.client.post(f"{self[name].url}/internal/sweep", headers=self.service_headers())
 
     def let_leases_run_out(self) -> None:
-        """Wait for the last of them. Only the outbox's, which is a minute, is turned back instead."""
+        """Wait for the last of them. The outbox's minute and the second removal's day are turned back instead."""
         ends = [datetime.now(UTC)]
         for name, query in (
             ("storage", "SELECT max(expires_at) AS last FROM storage_objects WHERE state IN ('reserved', 'stored')"),
@@ -138,6 +138,8 @@ class Services:
             time.sleep(left + 0.001)
         now = to_text(datetime.now(UTC))
         self.engine.execute("video", "UPDATE videos_outbox SET due_at = ? WHERE due_at > ?", now, now)
+        # What a killed writer's last words still put into a bucket is what files are removed a second time for.
+        self.engine.execute("storage", "UPDATE storage_objects SET remove_at = ? WHERE remove_at > ?", now, now)
 
     def start(self, *services: Service) -> None:
         """Start them at the same time."""
