@@ -1,25 +1,22 @@
-"""Whether everything that the services stand on answers, as their settings have it. `make doctor` calls this."""
+"""Whether everything that the services stand on answers, as `make run` sets them. `make doctor` calls this."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from dotenv import dotenv_values
-
-ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ("user", "video", "storage", "usage", "logging")
+from honcho.environ import parse_procfile  # type: ignore[import-untyped]
+from run import ROOT, environment, folder, read_env, read_services
 
 
 def main() -> int:
-    secrets = set()
+    services = read_services(parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes)
     failed = False
-    for name in SERVICES:
-        folder = ROOT / f"{name}-service"
-        secrets.add(os.environ.get("JWT_SECRET") or dotenv_values(folder / ".env").get("JWT_SECRET"))
-        checked = subprocess.run([sys.executable, "-m", f"{name}_service", "check"], cwd=folder, check=False)
-        failed |= checked.returncode != 0
-    if len(secrets - {None, ""}) > 1:
+    for service in services:
+        home = ROOT / folder(service.name)
+        command = [sys.executable, "-m", f"{service.name}_service", "check"]
+        failed |= subprocess.run(command, cwd=home, env=environment(service, services), check=False).returncode != 0
+    secrets = {read_env(ROOT / folder(service.name) / ".env").get("JWT_SECRET") for service in services}
+    if len(secrets - {None}) > 1 and not os.environ.get("JWT_SECRET"):
         failed = True
         print("FAIL  JWT_SECRET differs between the services' .env files: it must be the same in all five")
     print("Something is to be done." if failed else "All is well.")

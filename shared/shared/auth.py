@@ -26,8 +26,8 @@ ISSUER = "short-video"
 USERS = "short-video-users"
 SERVICES = "short-video-services"
 SERVICE_TOKEN_SECONDS = 300
-# Longer than any of ours: an address has 320 characters, each of them six in JSON at most.
-_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,4096}")
+# Longer than any of ours: an address has 320 characters, each of which JSON and base64 make 16 of at most.
+_TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,6144}")
 
 Role = Literal["user", "admin"]
 

@@ -23,7 +23,7 @@ log = logging.getLogger("request")
 
 _trace: ContextVar[str] = ContextVar("trace", default="")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_QUIET = {"/health", "/ready"}
+_QUIET = {"/health", "/internal/health", "/ready"}
 CLIENT_CLOSED_REQUEST = 499
 
 

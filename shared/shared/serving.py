@@ -1,5 +1,6 @@
 """``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C. Or ``check``: see there."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -24,6 +25,8 @@ from shared.settings import S, SettingsError, load
 KEEPALIVE_SECONDS = 75
 # Cloud Run's own limit, and four times a browser's longest; what arrives at once may go a little over it.
 HEAD_BYTES = 64 * 1024
+# For what the server has handed to a connection, 1 MiB at most: 9 KB/s.
+STALL_SECONDS = 120.0
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
 DRAIN_SECONDS = 3
 
@@ -110,10 +113,30 @@ class _Started:
 
 
 class _Protocol(HttpToolsProtocol):
-    """What is not even HTTP gets an error of the same shape as everything else. A request's head has an end."""
+    """What is not even HTTP gets an error of the same shape as everything else.
+
+    A request's head has an end; and who takes nothing of his answer for a while is let go, with what it holds of ours.
+    """
 
     _in_head = True
     _head_bytes = 0
+    _stalled: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._moves_on()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._moves_on()
+        super().connection_lost(exc)
+
+    def _moves_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def data_received(self, data: bytes) -> None:
         was_in_head, self._turned = self._in_head, False

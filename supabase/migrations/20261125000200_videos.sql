@@ -24,13 +24,15 @@ alter table public.videos
     );
 
 -- Those that were there before; what has no user is nobody's.
+update public.videos set id = gen_random_uuid() where id is null;
 update public.videos set
+    filename = coalesce(filename, id::text),
     user_id = coalesce(user_id, '00000000-0000-0000-0000-000000000000'),
     title = coalesce(title, ''),
     title_key = lower(coalesce(title, '')),
     uploaded_at = coalesce(uploaded_at, 'epoch'),
     size_mb = coalesce(size_mb, 0)
-where user_id is null or title is null or uploaded_at is null or size_mb is null
+where filename is null or user_id is null or title is null or uploaded_at is null or size_mb is null
     or (title_key = '' and title <> '');
 
 do $$
@@ -43,6 +45,7 @@ end $$;
 alter table public.videos
     alter column id set default gen_random_uuid(),
     alter column user_id set not null,
+    alter column filename set not null,
     alter column title set not null,
     alter column uploaded_at set not null,
     alter column uploaded_at set default now(),

@@ -175,6 +175,23 @@ def test_tables_that_were_made_by_the_specification_alone_are_taken_over_with_th
                 insert(connection, table)
 
 
+def test_videos_that_lacked_something_are_listed_found_and_counted_after_the_takeover(empty: Database) -> None:
+    """Tables that people made by themselves let everything be missing; one such row must not end every list."""
+    with psycopg.connect(empty.as_owner, autocommit=True) as connection:
+        columns = ", ".join(f"{name} {kind}" for name, (kind, _) in SPECIFIED["videos"].items())
+        connection.execute(f"CREATE TABLE videos ({columns})".encode())
+        connection.execute("INSERT INTO videos (title) VALUES ('An Old Film')")
+        connection.execute("INSERT INTO videos (user_id) VALUES ('00000000-0000-0000-0000-000000000000')")
+        connection.execute("INSERT INTO videos (filename, user_id, title) VALUES ('a', gen_random_uuid(), 'New')")
+        for _ in range(2):
+            empty.migrate()
+        ((page,),) = connection.execute("SELECT videos_page(NULL, '', 0, 10)").fetchall()
+        ((found,),) = connection.execute("SELECT videos_page(NULL, 'old film', 0, 10)").fetchall()
+    assert (page["total"], len(page["videos"]), found["total"]) == (3, 3, 1)
+    needed = ("id", "user_id", "filename", "title", "uploaded_at", "size_mb", "width", "height")
+    assert [(video["filename"], name) for video in page["videos"] for name in needed if video[name] is None] == []
+
+
 @pytest.mark.parametrize("table", SPECIFIED)
 def test_the_columns_of_the_specification_come_first_with_their_types(database: psycopg.Connection, table: str) -> None:
     found = database.execute(

@@ -58,6 +58,11 @@ class House:
                     process.kill()
                 run.wait()
 
+    def doctor(self) -> subprocess.CompletedProcess[str]:
+        env = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        command = [self.root / ".venv/bin/python", self.root / "scripts/doctor.py"]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
     def wait_until_ready(self, run: subprocess.Popen[bytes]) -> None:
         while "Ctrl-C stops all" not in self.said():
             assert run.poll() is None, self.said()
@@ -96,6 +101,9 @@ def test_five_services_start_with_one_secret_stop_on_ctrl_c_and_start_again(hous
             url = f"http://localhost:{port}"
             assert re.search(rf"{name} +{url} +{url}/docs", house.said()), house.said()
             assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        asked_the_doctor = house.doctor()
+        assert (asked_the_doctor.returncode, asked_the_doctor.stderr) == (0, ""), asked_the_doctor.stdout
+        assert asked_the_doctor.stdout.endswith("All is well.\n")
         family = psutil.Process(run.pid).children(recursive=True)
         asked = time.monotonic()
         os.killpg(run.pid, signal.SIGINT)
@@ -118,6 +126,9 @@ def test_five_services_start_with_one_secret_stop_on_ctrl_c_and_start_again(hous
         usage.kill()
         assert run.wait(8) == 1, "when one service dies, the run has failed"
     assert "usage-service ended by itself (signal 9)" in house.said()
+    ill = house.doctor()
+    assert (ill.returncode, ill.stdout.endswith("Something is to be done.\n")) == (1, True), ill.stdout
+    assert "start it, or correct LOGGING_SERVICE_URL" in ill.stdout
     assert house.listening() == []
 
 

@@ -42,6 +42,7 @@ def test_a_missing_secret_is_one_line(service: str, tmp_path: Path) -> None:
         ("video", "PORT", "eighty"),
         ("video", "MAX_UPLOAD_MB", "nan"),
         ("video", "STORAGE_PUBLIC_URL", "localhost:3003"),
+        ("video", "STORAGE_PUBLIC_URL", "http://x.mp4/"),
         ("storage", "FRONTEND_URL", "localhost"),
         ("storage", "GCS_BUCKET", "gs://films"),
         ("usage", "DAILY_BANDWIDTH_MB", "0"),

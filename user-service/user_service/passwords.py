@@ -7,8 +7,14 @@ threads than cores would not hash more in a second, only slow down every other r
 import asyncio
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
+
+from shared.errors import Unavailable
+
+T = TypeVar("T")
+MOST_WAITING = 400  # for each thread, at 20 to 25 ms each
 
 
 class Passwords(Protocol):
@@ -20,7 +26,10 @@ class Passwords(Protocol):
 
 
 class Argon2:
+    """Raises ``Unavailable`` when more are waiting than can be served in some ten seconds."""
+
     def __init__(self) -> None:
+        self._waiting = 0
         with warnings.catch_warnings():
             # passlib 1.7.4 asks for modules that the standard library deprecates, and for argon2.__version__.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -31,22 +40,30 @@ class Argon2:
             )
             # Compared with when nobody has that e-mail, so that the time taken does not tell.
             self._nobody = self._scheme.hash("nobody")
-        self._executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="argon2")
+        self._threads = os.cpu_count() or 1
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
 
     async def hash(self, password: str) -> str:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: str(self._scheme.hash(_bytes(password))))
+        return await self._run(lambda: str(self._scheme.hash(_bytes(password))))
 
     async def verify(self, password: str, hashed: str | None) -> bool:
-        loop = asyncio.get_running_loop()
         against = hashed or self._nobody
         try:
-            same = await loop.run_in_executor(
-                self._executor, lambda: bool(self._scheme.verify(_bytes(password), against))
-            )
-        except ValueError:  # a row that others wrote holds something else than a hash of ours
-            return await self.verify(password, None)
+            same = await self._run(lambda: bool(self._scheme.verify(_bytes(password), against)))
+        except ValueError:
+            if hashed is None:
+                raise
+            return await self.verify(password, None)  # a row that others wrote: it takes as long as any
         return same and hashed is not None
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._waiting >= MOST_WAITING * self._threads:
+            raise Unavailable("Too many people are signing in at once; please try again in a moment.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._waiting -= 1
 
     async def __aenter__(self) -> Self:
         return self

@@ -22,10 +22,15 @@ class Users:
 
 
 class Storage:
-    """storage-service, which has the bytes and the storage quota."""
+    """storage-service, which has the bytes and the storage quota.
 
-    def __init__(self, peer: Peer) -> None:
+    ``bodies`` is the same over connections of its own: an upload holds one for as long as it takes, and however many
+    run, no small call waits for them.
+    """
+
+    def __init__(self, peer: Peer, bodies: Peer) -> None:
         self._peer = peer
+        self._bodies = bodies
 
     async def reserve(self, upload_id: str, reservation: Reservation) -> int:
         """The bytes granted; raises ``PeerRefused`` (413) if the least does not fit. Repeated, it renews."""
@@ -33,7 +38,7 @@ class Storage:
 
     async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo:
         """Stream the video into its reservation; raises ``PeerRefused`` (415) if it is not a video."""
-        return await self._peer.send(f"/internal/objects/{upload_id}", chunks, StoredVideo)
+        return await self._bodies.send(f"/internal/objects/{upload_id}", chunks, StoredVideo)
 
     async def keep(self, filenames: Sequence[str]) -> None:
         await self._peer.call("POST", "/internal/keep", Filenames(filenames=list(filenames)))

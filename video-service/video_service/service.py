@@ -19,6 +19,7 @@ DELETIONS = "VideoDeleteService"
 DELETE_BATCH = 50
 # No upload lives as long: after this time nobody can add a filename that was settled as never to be.
 SETTLED_LIFE = timedelta(days=7)
+FORGET_EVERY = timedelta(hours=1)
 
 
 class Storage(Protocol):
@@ -36,6 +37,7 @@ class VideoService:
         self._storage = storage
         self._audit = audit
         self._clock = clock
+        self._forget_at = clock()
 
     async def newest(self, viewer: User, *, search: str, start: int, limit: int) -> Page:
         page = await self._store.page(owner=None, search=search, start=start, limit=limit)
@@ -79,7 +81,9 @@ class VideoService:
         return await self._store.settle(filename, self._clock())
 
     async def sweep(self) -> dict[str, int]:
-        await self._store.forget_settled(self._clock() - SETTLED_LIFE)
+        if (now := self._clock()) >= self._forget_at:
+            await self._store.forget_settled(now - SETTLED_LIFE)
+            self._forget_at = now + FORGET_EVERY
         return {"sent": await self._outbox.sweep()}
 
     async def _live(self, filename: str) -> Video:

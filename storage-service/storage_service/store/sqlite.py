@@ -36,7 +36,8 @@ MIGRATIONS = [
         remove_at TEXT,
         removals INTEGER NOT NULL DEFAULT 0
     ) STRICT;
-    CREATE INDEX storage_objects_expiring ON storage_objects (expires_at) WHERE state IN ('reserved', 'stored');
+    CREATE INDEX storage_objects_reserved ON storage_objects (expires_at) WHERE state = 'reserved';
+    CREATE INDEX storage_objects_stored ON storage_objects (expires_at) WHERE state = 'stored';
     CREATE INDEX storage_objects_removable ON storage_objects (remove_at) WHERE remove_at IS NOT NULL
     """,
 ]

@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -266,3 +267,15 @@ async def test_an_upload_that_ends_while_its_reservation_is_swept_is_either_stor
         assert await state(one, name) == ("stored" if stored else "deleted")
         await one.delete([name], NOW)
     assert await left(one) == LIMIT
+
+
+async def test_a_sweep_finds_what_expired_without_looking_at_every_object(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings(Settings)
+    async with open_store(settings):
+        with closing(sqlite3.connect(settings.data_dir / "storage.db")) as database:
+            for state in ("reserved", "stored"):
+                query = f"SELECT * FROM storage_objects WHERE state = '{state}' AND expires_at <= ? ORDER BY expires_at"
+                plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {query}", ("x",))]
+                assert plan == [f"SEARCH storage_objects USING INDEX storage_objects_{state} (expires_at<?)"]

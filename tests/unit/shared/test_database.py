@@ -46,6 +46,13 @@ def numbers(connection: sqlite3.Connection) -> list[int]:
     return [number for (number,) in connection.execute("SELECT number FROM numbers ORDER BY number")]
 
 
+async def test_nobody_else_may_read_what_is_kept(database: Sqlite, tmp_path: Path) -> None:
+    await database.write(lambda connection: add(connection, 7))
+    files = list((tmp_path / "folder").iterdir())
+    assert len(files) > 1
+    assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}
+
+
 async def test_what_a_transaction_returns_is_committed(database: Sqlite) -> None:
     await database.write(lambda connection: add(connection, 7))
     assert await database.read(numbers) == [7]

@@ -103,6 +103,23 @@ async def test_a_route_that_streams_has_a_limit_of_its_own(client: httpx.AsyncCl
     assert answer.json() == web.JSON_BODY_BYTES + 1
 
 
+async def test_where_every_page_may_call_none_may_bring_cookies(settings: ServiceSettings) -> None:
+    service = Service(settings.model_copy(update={"frontend_url": "*"}))
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        answer = await client.get("/health", headers={"Origin": "https://anybody.example"})
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_only_a_service_learns_by_its_token_whether_the_secrets_are_the_same(
+    client: httpx.AsyncClient, settings: ServiceSettings
+) -> None:
+    token = {"Authorization": f"Bearer {Tokens(settings).for_service()}"}
+    assert (await client.get("/internal/health", headers=token)).json() == {"status": "ok", "service": "some-service"}
+    assert (await client.get("/internal/health")).status_code == 401
+
+
 async def test_health_is_the_process_and_ready_is_what_it_stands_on(
     client: httpx.AsyncClient, service: Service
 ) -> None:

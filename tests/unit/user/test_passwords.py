@@ -1,16 +1,20 @@
 """Passwords as they are really hashed."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 
+from shared.errors import Unavailable
+from user_service import passwords
 from user_service.passwords import Argon2
 
 
 @pytest.fixture
 async def argon2() -> AsyncIterator[Argon2]:
-    async with Argon2() as passwords:
-        yield passwords
+    async with Argon2() as argon2:
+        yield argon2
 
 
 async def test_a_hash_is_argon2id_with_the_parameters_of_owasp_and_never_the_same_twice(argon2: Argon2) -> None:
@@ -30,6 +34,16 @@ async def test_every_character_of_a_password_counts(argon2: Argon2, password: st
 @pytest.mark.parametrize("hashed", ["", "plain text", "$2b$12$abcdefghijklmnopqrstuv", "$argon2id$v=19$damaged"])
 async def test_what_is_no_hash_of_ours_is_nobodys_password(argon2: Argon2, hashed: str) -> None:
     assert not await argon2.verify("plain text", hashed)
+
+
+async def test_who_comes_when_too_many_wait_is_told_so_and_the_others_are_served(
+    argon2: Argon2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "MOST_WAITING", 1)
+    most = os.cpu_count() or 1
+    answers = await asyncio.gather(*(argon2.hash("password") for _ in range(most + 3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [str] * most + [Unavailable] * 3
+    assert await argon2.verify("password", str(answers[0]))
 
 
 async def test_nobody_has_no_password_not_even_the_one_that_stands_in(argon2: Argon2) -> None:
