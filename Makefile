@@ -1,6 +1,6 @@
 # Everything is done from here; a fresh machine needs git, make and Python 3.11 to 3.13.
 .DEFAULT_GOAL := help
-.PHONY: help run doctor test check test-browser clean moved
+.PHONY: help run doctor test check test-browser test-containers clean moved
 unexport VIRTUAL_ENV
 
 PYTHON := .venv/bin/python
@@ -11,7 +11,7 @@ SOURCES += moved
 endif
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.synced ## start the five services; Ctrl-C stops them
 	@$(PYTHON) scripts/run.py
@@ -33,6 +33,9 @@ test-browser: export CHROMIUM := $(or $(CHROMIUM),$(shell command -v chromium ||
 test-browser: .venv/.synced-browser ## a page in a real Chromium
 	@test -n "$$CHROMIUM" || { echo "Chromium is missing: run 'apt install chromium' (Debian; with sudo), or set CHROMIUM to its path" >&2; exit 1; }
 	$(PYTHON) -m pytest tests/browser
+
+test-containers: .venv/.synced ## the five images, and compose over them; needs a Docker engine, or .ci/containers
+	$(PYTHON) -m pytest tests/containers
 
 clean: ## remove the environment and the caches; your .env files and data stay
 	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
