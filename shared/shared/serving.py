@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from shared import logs
 from shared.check import Pingable, Trial, check
 from shared.database import DatabaseError
+from shared.h2c import PREFACE, Http2Protocol
 from shared.settings import S, SettingsError, load
 
 # Longer than our peers keep a connection in their pool (shared.http).
@@ -67,7 +68,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             _Started(create_app(settings), settings.service),
-            http=_Protocol,
+            http=_EitherProtocol if settings.http2 else _Protocol,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -163,6 +164,32 @@ class _Protocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + body)
         self.transport.close()
+
+
+class _EitherProtocol(_Protocol):
+    """HTTP/1.1, unless a connection opens with the preface of HTTP/2."""
+
+    _opening: bytes | None = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._opening is None:
+            super().data_received(data)
+            return
+        self._opening += data
+        if self._opening.startswith(PREFACE):
+            self._hand_over(self._opening)
+        elif not PREFACE.startswith(self._opening):
+            self._opening, data = None, self._opening
+            super().data_received(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        protocol = Http2Protocol(
+            self.config, self.server_state, self.app_state, head_bytes=HEAD_BYTES, stall_seconds=STALL_SECONDS
+        )
+        self.connections.discard(self)
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        protocol.data_received(data)
 
 
 def _own(service: str, folder: Path) -> None:

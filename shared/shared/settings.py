@@ -92,6 +92,7 @@ class ServiceSettings(BaseSettings):
     data_dir: Path = Path("data")
     log_format: Literal["auto", "json", "text"] = "auto"
     google_cloud_project: str | None = None
+    http2: bool = False
 
     @model_validator(mode="after")
     def _one_database(self) -> Self:
