@@ -8,6 +8,7 @@ has read it, each stream has a window of its own, and the connection's is so lar
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +25,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn import Config
@@ -57,7 +58,7 @@ OF_ONE_CONNECTION = {b"connection", b"keep-alive", b"proxy-connection", b"transf
 class Connection(H2Connection):
     """h2 takes a GOAWAY for the end of everything. It announces the end: what is under way goes on (RFC 9113, 6.8)."""
 
-    def __init__(self, *, client: bool, settings: dict[SettingCodes | int, int]) -> None:
+    def __init__(self, *, client: bool, settings: dict[SettingCodes, int]) -> None:
         super().__init__(H2Configuration(client_side=client, header_encoding=None))
         self.state_machine = _States()
         self.local_settings = Settings(client=client, initial_values=settings)
@@ -81,7 +82,13 @@ class Http2Protocol(asyncio.Protocol):
     """
 
     def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, head_bytes: int, stall_seconds: float
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        *,
+        head_bytes: int,
+        stall_seconds: float,
     ) -> None:
         self.app: ASGIApp = config.loaded_app
         self.server_state = server_state
@@ -139,7 +146,7 @@ class Http2Protocol(asyncio.Protocol):
         self._wake_all()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server_state.connections.discard(self)  # type: ignore[arg-type]
+        self.server_state.connections.discard(self)
         self._moves_on()
         self._stir()
         self._lose_all()
@@ -180,7 +187,8 @@ class Http2Protocol(asyncio.Protocol):
         self._flush()
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
-        self.h2.reset_stream(stream_id, code)
+        with suppress(StreamClosedError):  # h2 knows already what it has yet to tell
+            self.h2.reset_stream(stream_id, code)
         self._flush()
 
     def acknowledge(self, stream_id: int, size: int) -> None:
@@ -219,7 +227,7 @@ class Http2Protocol(asyncio.Protocol):
     def _begin(self, stream_id: int, fields: list[tuple[bytes, bytes]]) -> None:
         # An exchange counts until its route has ended: who resets his streams at once starts no more work by it.
         if self._closing or len(self._exchanges) >= STREAMS:
-            self.h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._stir()
         exchange = self._exchanges[stream_id] = _Exchange(self, stream_id, self._scope(fields))

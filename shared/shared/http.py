@@ -17,6 +17,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
 from shared.errors import PeerRefused, Unavailable
+from shared.h2_transport import Http2Transport
 from shared.logs import traceparent
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,17 @@ KEEPALIVE_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def open_client(transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls."""
+async def open_client(
+    transport: httpx.AsyncBaseTransport | None = None, *, http2: bool = False
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls.
+
+    With ``http2``, one for large bodies to where HTTP/1 has a limit on them.
+    """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    async with httpx.AsyncClient(
-        transport=transport or AiohttpTransport(limits=limits), timeout=timeout, trust_env=False
-    ) as client:
+    usual = Http2Transport() if http2 else AiohttpTransport(limits=limits)
+    async with httpx.AsyncClient(transport=transport or usual, timeout=timeout, trust_env=False) as client:
         yield client
 
 

@@ -169,18 +169,19 @@ class _Protocol(HttpToolsProtocol):
 class _EitherProtocol(_Protocol):
     """HTTP/1.1, unless a connection opens with the preface of HTTP/2."""
 
-    _opening: bytes | None = b""
+    _opening = b""
+    _is_http1 = False
 
     def data_received(self, data: bytes) -> None:
-        if self._opening is None:
+        if self._is_http1:
             super().data_received(data)
             return
         self._opening += data
         if self._opening.startswith(PREFACE):
             self._hand_over(self._opening)
         elif not PREFACE.startswith(self._opening):
-            self._opening, data = None, self._opening
-            super().data_received(data)
+            self._is_http1 = True
+            super().data_received(self._opening)
 
     def _hand_over(self, data: bytes) -> None:
         protocol = Http2Protocol(

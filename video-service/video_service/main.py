@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             store = await stack.enter_async_context(open_store(settings))
             client = await stack.enter_async_context(open_client(transport))
             user_service = Peer(client, "user-service", settings.user_service_url, tokens.for_service)
-            bodies = await stack.enter_async_context(open_client(transport))
+            bodies = await stack.enter_async_context(open_client(transport, http2=settings.http2))
             storage_service = Peer(client, "storage-service", settings.storage_service_url, tokens.for_service)
             usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
