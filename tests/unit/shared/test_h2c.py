@@ -87,7 +87,7 @@ class App:
 class Served:
     """A real server, in a thread."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, send_buffer: int | None = None) -> None:
         config = uvicorn.Config(
             app,
             http=serving._EitherProtocol,
@@ -101,6 +101,8 @@ class Served:
         self.app = app
         self.server = uvicorn.Server(config)
         listener = socket.create_server(("127.0.0.1", 0))
+        if send_buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.port: int = listener.getsockname()[1]
         self.thread = threading.Thread(target=self.server.run, args=([listener],))
 
@@ -289,9 +291,8 @@ def test_a_head_that_is_too_large_costs_its_own_request(served: Served, wire: Ht
     assert upload.answer().status == 200
     with Http2Wire(served.port) as another:
         endless = another.request("GET", "/", {f"x-{number}": "x" * 8000 for number in range(40)}, ended=True)
-        wait_for(lambda: another.listen(0.1) or another.is_closed)
+        wait_for(lambda: not another.listen(0.1) and another.is_closed)
         assert endless.status is None
-        assert another.last_words == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 def test_what_fails_is_never_taken_for_an_answer(wire: Http2Wire) -> None:
@@ -321,11 +322,13 @@ def test_what_is_no_http_2_is_hung_up_on(wire: Http2Wire) -> None:
     wait_for(lambda: not wire.listen(0.1) and wire.is_closed)
 
 
-def test_who_asks_for_pings_and_reads_none_is_hung_up_on(served: Served, wire: Http2Wire) -> None:
+def test_who_asks_for_pings_and_reads_none_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h2c, "BACKLOG_BYTES", 300_000)
     ping = bytes.fromhex("000008060000000000") + bytes(8)
-    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    with pytest.raises(ConnectionError):
-        endlessly(lambda: wire.socket.sendall(ping * 4000))
+    with Served(App(), send_buffer=65_536).running() as served, Http2Wire(served.port) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(ConnectionError):
+            endlessly(lambda: wire.socket.sendall(ping * 1000))
 
 
 def endlessly(call: Callable[[], object], seconds: float = 10) -> None:
