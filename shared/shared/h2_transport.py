@@ -22,8 +22,8 @@ READ_BYTES = 64 * 1024
 
 
 class Http2Transport(httpx.AsyncBaseTransport):
-    def __init__(self) -> None:
-        self._tls: ssl.SSLContext | None = None
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         reader, writer = await self._connect(request)
@@ -52,7 +52,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
             self._tls = httpx.create_ssl_context(trust_env=False)
-            self._tls.set_alpn_protocols(["h2"])
+        self._tls.set_alpn_protocols(["h2"])
         return self._tls
 
 

@@ -118,8 +118,25 @@ class Served:
             self.thread.join()
 
 
+@pytest.fixture(scope="module")
+def of_all() -> Iterator[Served]:
+    with Served(App()).running() as served:
+        yield served
+
+
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served(of_all: Served) -> Iterator[Served]:
+    app = of_all.app
+    app.go_on.clear()
+    yield of_all
+    app.go_on.set()
+    wait_for(lambda: app.running == 0)
+    app.said.clear()
+
+
+@pytest.fixture
+def own() -> Iterator[Served]:
+    """For a test that ends it."""
     with Served(App()).running() as served:
         yield served
 
@@ -347,30 +364,30 @@ def test_a_client_that_says_it_is_going_away_still_gets_its_answers(served: Serv
     wait_for(lambda: not wire.listen(0.1) and wire.is_closed)
 
 
-def test_at_the_end_what_is_under_way_is_finished_and_what_is_new_refused(served: Served, wire: Http2Wire) -> None:
-    with Http2Wire(served.port) as idle:
+def test_at_the_end_what_is_under_way_is_finished_and_what_is_new_refused(own: Served) -> None:
+    with Http2Wire(own.port) as wire, Http2Wire(own.port) as idle:
         assert idle.get("/").status == 200
         upload, waiting = wire.request("PUT", "/digest"), wire.request("GET", "/wait", ended=True)
         upload.send(bytes(MIB))
-        served.server.should_exit = True
+        own.server.should_exit = True
         wait_for(lambda: wire.listen(0.1) and wire.last_words is not None)
         assert wire.last_words == ErrorCodes.NO_ERROR
         late = wire.request("GET", "/", ended=True)
         upload.send(bytes(MIB))
         upload.end()
         assert upload.answer().body == hashlib.sha256(bytes(2 * MIB)).hexdigest().encode()
-        served.app.go_on.set()
+        own.app.go_on.set()
         assert waiting.answer().status == 200
         assert late.reset_by_peer == ErrorCodes.REFUSED_STREAM
         for one in (wire, idle):
             wait_for(lambda one=one: not one.listen(0.1) and one.is_closed)
             assert one.last_words == ErrorCodes.NO_ERROR
-    served.thread.join(5)
-    assert not served.thread.is_alive()
+    own.thread.join(5)
+    assert not own.thread.is_alive()
 
 
-def test_a_connection_that_nobody_uses_is_ended(served: Served) -> None:
-    served.server.config.timeout_keep_alive = 0  # of the next one
-    with Http2Wire(served.port) as wire:
+def test_a_connection_that_nobody_uses_is_ended(own: Served) -> None:
+    own.server.config.timeout_keep_alive = 0  # of the next one
+    with Http2Wire(own.port) as wire:
         wait_for(lambda: wire.listen(0.1) and wire.last_words == ErrorCodes.NO_ERROR)
         wait_for(lambda: not wire.listen(0.1) and wire.is_closed)
