@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from shared.settings import MIB, Megabytes, Seconds, ServiceSettings, Url
 
+# Of what Cloud Run lets through over HTTP/1 if an answer says how long it is.
+LARGEST_THERE = 32 * MIB
 # Google's signed URLs may be good for a week, and one of ours lives for two windows.
 LONGEST_WINDOW = 604_800 // 2
 
@@ -34,6 +36,7 @@ class Settings(ServiceSettings):
     google_application_credentials: Path | None = None
     storage_emulator_host: Url | None = None
     signed_url_seconds: Annotated[int, Field(ge=2, le=LONGEST_WINDOW)] = 900
+    k_service: str | None = None  # Cloud Run's own, in every container there
 
     @model_validator(mode="after")
     def _key_file(self) -> Self:
@@ -50,6 +53,11 @@ class Settings(ServiceSettings):
     @property
     def needs_disk(self) -> bool:
         return super().needs_disk or self.gcs_bucket is None
+
+    @property
+    def sized_below(self) -> int | None:
+        """An answer of so many bytes or more must not say how many; None: all may."""
+        return LARGEST_THERE if self.http2 or self.k_service else None
 
     @property
     def max_storage_bytes(self) -> int:

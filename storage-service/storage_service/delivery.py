@@ -40,9 +40,13 @@ class FileSlice(Response):
         headers: Mapping[str, str],
         sent: Callable[[int], None],
         turn: asyncio.Lock,
+        sized: bool,
     ) -> None:
         super().__init__(status_code=status, headers=headers)
-        self.headers["Content-Length"] = str(stop - start)
+        if sized:
+            self.headers["Content-Length"] = str(stop - start)
+        else:
+            del self.headers["Content-Length"]
         self._descriptor = descriptor
         self._start = start
         self._stop = stop
@@ -88,9 +92,11 @@ def answer(
     headers: Mapping[str, str],
     sent: Callable[[int], None],
     turn: asyncio.Lock,
+    sized_below: int | None = None,
 ) -> Response:
     """What this GET or HEAD of ``path`` is owed: 200, 206 or 304; ``turn`` is the same for all deliveries of a process.
 
+    A body of ``sized_below`` bytes or more goes without its length. Where it may be told it is: that way is quicker.
     Raises ``RangeNotSatisfiable``, and ``FileNotFoundError`` if the file is gone.
     """
     headers = {**headers, "Accept-Ranges": "bytes", "ETag": etag, "Last-Modified": ranges.http_date(modified)}
@@ -106,7 +112,10 @@ def answer(
         return Response(status_code=304, headers={k: v for k, v in headers.items() if k != "Content-Type"})
     if part.status == 206:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-    return FileSlice(descriptor, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn)
+    sized = sized_below is None or request.method == "HEAD" or part.stop - part.start < sized_below
+    return FileSlice(
+        descriptor, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn, sized=sized
+    )
 
 
 def _is_cached(descriptor: int, start: int, stop: int) -> bool:

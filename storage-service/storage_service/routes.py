@@ -102,6 +102,7 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
             headers=headers,
             sent=lambda sent: meter.count(grant.viewer, sent),
             turn=request.app.state.delivery_turn,
+            sized_below=request.app.state.sized_below,
         )
     except FileNotFoundError:
         raise NotFound("This video does not exist any more.") from None
