@@ -90,6 +90,32 @@ class Http2Wire:
         self.socket.close()
 
 
+class Http2Call:
+    """One request over a connection of its own, as ``Wire`` has it."""
+
+    def __init__(self, port: int) -> None:
+        self.wire = Http2Wire(port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wire.socket.close()
+
+    def send_head(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        self.request = self.wire.request(method, path, headers, ended=method == "GET")
+
+    def send(self, body: bytes) -> None:
+        self.request.send(body)
+
+    def answer(self) -> Answer:
+        self.request.end()
+        return self.request.answer()
+
+    def reset(self) -> None:
+        self.wire.hang_up()
+
+
 class Request:
     """``reads`` is whether its answer's bytes are acknowledged: who does not read leaves his window shut."""
 

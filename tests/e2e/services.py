@@ -7,6 +7,7 @@
         services.sweep()
 
 With ``faulty=True`` every call between services passes a ``Faults`` proxy, where a test may strike.
+With ``cloud_run=True`` all five have HTTP2 set, each stands behind a ``CloudRun`` front, and ``client`` speaks HTTP/2.
 """
 
 import os
@@ -21,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar, Self
 
 import httpx
+from e2e.cloudrun import CloudRun
 from e2e.engines import Embedded, Engine
 from e2e.faults import Faults
 from e2e.processes import Guard, Service, free_ports
@@ -50,33 +52,53 @@ class Services:
 
     running: ClassVar[list[Self]] = []
 
-    def __init__(self, folder: Path, engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine | None = None,
+        *,
+        faulty: bool = False,
+        cloud_run: bool = False,
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.engine = engine or Embedded(folder)
         self._stack = ExitStack()
         self._guard = Guard()
         ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
         self.faults = Faults(ports) if faulty else None
+        self.cloud_run = CloudRun(ports) if cloud_run else None
+        urls = (
+            self.cloud_run.urls
+            if self.cloud_run
+            else {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        )
         self.secret = secrets.token_urlsafe(48)
         # Nothing of the tester's own settings.
         self._environment = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
         self._environment |= SETTINGS | {
             "JWT_SECRET": self.secret,
-            "STORAGE_PUBLIC_URL": f"http://127.0.0.1:{ports['storage']}",
-            **{f"{name.upper()}_SERVICE_URL": self._peer_url(name, port) for name, port in ports.items()},
+            "STORAGE_PUBLIC_URL": urls["storage"],
+            "HTTP2": str(cloud_run),
+            **{f"{name.upper()}_SERVICE_URL": url for name, url in (self.faults.urls if self.faults else urls).items()},
             **self.engine.settings,
             **{name: str(value) for name, value in settings.items()},
         }
         self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
-        self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True)
+        for service in self.instances:
+            service.url = urls[service.name]
+        self.client = httpx.Client(
+            timeout=60, trust_env=False, follow_redirects=True, http1=not cloud_run, http2=cloud_run
+        )
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._guard)
             stack.enter_context(self.client)
-            if self.faults is not None:
-                stack.enter_context(self.faults)
+            for proxies in (self.faults, self.cloud_run):
+                if proxies is not None:
+                    stack.enter_context(proxies)
             stack.callback(self._kill_all)
             self.running.append(self)
             stack.callback(self.running.remove, self)
@@ -148,9 +170,6 @@ class Services:
         for service in services:
             service.wait_until_up()
 
-    def _peer_url(self, name: str, port: int) -> str:
-        return self.faults.urls[name] if self.faults is not None else f"http://127.0.0.1:{port}"
-
     def _kill_all(self) -> None:
         with ExitStack() as stack:  # each, even if another one makes trouble
             for service in self.instances:
@@ -158,7 +177,12 @@ class Services:
 
 
 @contextmanager
-def running(engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> Iterator[Services]:
+def running(
+    engine: Engine | None = None, *, faulty: bool = False, cloud_run: bool = False, **settings: object
+) -> Iterator[Services]:
     """A set in a folder that goes with it."""
-    with TemporaryDirectory() as folder, Services(Path(folder), engine, faulty=faulty, **settings) as services:
+    with (
+        TemporaryDirectory() as folder,
+        Services(Path(folder), engine, faulty=faulty, cloud_run=cloud_run, **settings) as services,
+    ):
         yield services
