@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
-from e2e.wire import Answer
+from e2e.services import Services
+from e2e.wire import Answer, Wire
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError
@@ -109,11 +110,26 @@ class Http2Call:
         self.request.send(body)
 
     def answer(self) -> Answer:
-        self.request.end()
         return self.request.answer()
+
+    def end(self) -> None:
+        self.request.end()
+
+    def begins(self) -> bool:
+        """Whether an answer does."""
+        self.request.reads = False
+        while self.request.status is None:
+            assert self.wire.listen(SECONDS), "nothing comes"
+        return True
 
     def reset(self) -> None:
         self.wire.hang_up()
+
+
+def wire_to(services: Services, name: str) -> Wire | Http2Call:
+    """For one request, in the way that this set of services is spoken to."""
+    front = services.cloud_run
+    return Wire(services[name]) if front is None else Http2Call(front.ports[name])
 
 
 class Request:

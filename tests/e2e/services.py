@@ -87,8 +87,10 @@ class Services:
         self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
         for service in self.instances:
             service.url = urls[service.name]
+        # httpx does not see that an idle connection of HTTP/2 has ended.
+        limits = httpx.Limits(keepalive_expiry=0 if cloud_run else 5)
         self.client = httpx.Client(
-            timeout=60, trust_env=False, follow_redirects=True, http1=not cloud_run, http2=cloud_run
+            timeout=60, limits=limits, trust_env=False, follow_redirects=True, http1=not cloud_run, http2=cloud_run
         )
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import videos
@@ -9,17 +10,18 @@ from e2e.books import audit, nothing_left_of
 from e2e.people import Form, Person, at_once
 from e2e.processes import wait_for
 from e2e.services import Services, running
-from e2e.wire import Wire, upload_head
+from e2e.wire import upload_head
+from http2 import wire_to
 
 from shared.settings import MIB
 
 STOP_SECONDS = 8  # Cloud Run kills after 10
 
 
-@pytest.fixture(scope="module")
-def services() -> Iterator[Services]:
+@pytest.fixture(scope="module", params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
+def services(request: pytest.FixtureRequest) -> Iterator[Services]:
     leases = {"RESERVATION_SECONDS": 1, "UPLOAD_LOCK_SECONDS": 1, "RENEW_SECONDS": 0.2}
-    with running(STREAMED_REPORT_SECONDS=60, **leases) as services:
+    with running(cloud_run=request.param, STREAMED_REPORT_SECONDS=60, **leases) as services:
         yield services
 
 
@@ -30,7 +32,7 @@ def ada(services: Services) -> Person:
 
 def test_an_upload_that_a_restart_cuts_off_is_told_so_and_leaves_nothing(ada: Person, film: bytes) -> None:
     video, form = ada.services["video"], Form(film)
-    with Wire(video) as wire:
+    with wire_to(ada.services, "video") as wire:
         upload_head(wire, ada, form)
         wire.send(form.head + form.video)
         wait_for(ada.services.engine.is_receiving)
@@ -68,12 +70,12 @@ def test_every_service_ends_in_time_in_the_middle_of_its_work_and_with_nobody_to
     """An upload and a playback are under way, and neither moves; what is to be logged and reported cannot be."""
     services, film = ada.services, videos.exactly(16 * MIB)
     uploaded = ada.upload(film).json()["file"]
-    with Wire(services["video"]) as upload, Wire(services["storage"]) as playback:
+    with wire_to(services, "video") as upload, wire_to(services, "storage") as playback:
         form = Form(videos.exactly(MIB))
         upload_head(upload, ada, form)
         upload.send(form.head + form.video[:-1])
-        playback.send_head("GET", uploaded["filepath"].partition(str(services["storage"].port))[2], {})
-        assert playback.socket.recv(1) == b"H"
+        playback.send_head("GET", urlsplit(uploaded["filepath"]).path, {})
+        assert playback.begins()
         wait_for(services.engine.is_receiving)
         with services["logging"].frozen(), services["usage"].frozen():
             for call in (ada.login, ada.videos, ada.storage):
@@ -87,3 +89,33 @@ def test_every_service_ends_in_time_in_the_middle_of_its_work_and_with_nobody_to
     assert audit(services) == []
     assert ada.videos()["total"] == 1
     assert ada.upload(film).status_code == 200
+
+
+def test_what_moves_when_services_end_is_finished(ada: Person) -> None:
+    """An upload through both, a playback and a hash are under way; none of them needs longer than is left to it."""
+    services, film = ada.services, videos.exactly(8 * MIB)
+    uploaded = ada.upload(film).json()["file"]
+    path = urlsplit(uploaded["filepath"]).path
+    bob, form = Person(services, "Bob"), Form(film)
+    with wire_to(services, "video") as upload, wire_to(services, "storage") as playback:
+        upload_head(upload, bob, form)
+        upload.send(form.head + form.video[: 4 * MIB])
+        wait_for(services.engine.is_receiving)
+        playback.send_head("GET", path, {"Range": f"bytes=0-{4 * MIB - 1}"})
+
+        def go_on() -> float:
+            time.sleep(0.5)
+            assert playback.answer().body == film[: 4 * MIB]
+            upload.send(form.video[4 * MIB :] + form.tail)
+            upload.end()
+            assert upload.answer().status == 200
+            return 0
+
+        took = at_once([go_on, services["video"].stop, services["storage"].stop])
+    assert max(took) < STOP_SECONDS, took
+    services.start(services["video"], services["storage"])
+    wait_for(lambda: "UPLOAD_VIDEO" in bob.actions())
+    services.let_leases_run_out()
+    services.sweep()
+    assert audit(services) == []
+    assert services.client.get(bob.videos()["videos"][0]["filepath"]).content == film

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from e2e.people import Form, Person
 from e2e.processes import Service
@@ -51,6 +51,13 @@ class Wire:
             headers = {name.lower(): value.strip() for name, value in pairs}
             return Answer(status, headers, lines.read(int(headers.get("content-length", 0))))
 
+    def end(self) -> None:
+        """The length told before says it."""
+
+    def begins(self) -> bool:
+        """Whether an answer does; the rest of it is not read."""
+        return self.socket.recv(1) == b"H"
+
     def reset(self) -> None:
         """Gone without a word, as by a crash or out of reach."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -63,7 +70,14 @@ class Wire:
         return True
 
 
-def upload_head(wire: Wire, person: Person, form: Form, **headers: str) -> None:
+class OneCall(Protocol):
+    """What ``Wire`` and ``http2.Http2Call`` have in common."""
+
+    def send_head(self, method: str, path: str, headers: Mapping[str, str]) -> None: ...
+    def send(self, body: bytes) -> None: ...
+
+
+def upload_head(wire: OneCall, person: Person, form: Form, **headers: str) -> None:
     """All but the body of an upload; ``headers`` win."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     usual = person.headers | {"Content-Type": form.content_type, "Origin": "http://localhost:3000"}
