@@ -7,7 +7,7 @@ no disk of their own.
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -64,8 +64,12 @@ class Embedded:
             database.execute(statement, values)
 
     def stored(self) -> dict[str, int]:
-        files = [path for path in (self._folder / "storage").rglob("*") if path.is_file() and ".db" not in path.name]
-        return {path.name: path.stat().st_size for path in files}
+        found = {}
+        for path in (self._folder / "storage").rglob("*"):
+            with suppress(FileNotFoundError):  # gone meanwhile
+                if path.is_file() and ".db" not in path.name:
+                    found[path.name] = path.stat().st_size
+        return found
 
     def is_receiving(self) -> bool:
         return any((self._folder / "storage" / "incoming").iterdir())
