@@ -56,6 +56,19 @@ class PageHandler(SimpleHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def page_at(env: dict[str, str]) -> Iterator[str]:
+    """The origin of a page that is told ``env``."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(PageHandler, env=env)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Not pytest's, which keeps the last ones: these are hundreds of megabytes."""
@@ -89,18 +102,14 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine | None]:
 def site(folder: Path, engine: Engine | None) -> Iterator[tuple[str, Services]]:
     """The page's URL, and the services, who allow its origin."""
     env: dict[str, str] = {}
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(PageHandler, env=env)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            origin = f"http://127.0.0.1:{server.server_port}"
-            with TemporaryDirectory(dir=folder) as home, Services(Path(home), engine, FRONTEND_URL=origin) as services:
-                env.update({service.name.upper(): service.url for service in services})
-                yield f"{origin}/page.html", services
-                assert [service.name for service in services if "Traceback" in service.said()] == []
-        finally:
-            server.shutdown()
-            thread.join()
+    with (
+        page_at(env) as origin,
+        TemporaryDirectory(dir=folder) as home,
+        Services(Path(home), engine, FRONTEND_URL=origin) as services,
+    ):
+        env.update({service.name.upper(): service.url for service in services})
+        yield f"{origin}/page.html", services
+        assert [service.name for service in services if "Traceback" in service.said()] == []
 
 
 @pytest.fixture

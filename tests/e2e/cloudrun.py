@@ -2,10 +2,11 @@
 has no limit over HTTP/2. To the container it speaks HTTP/2 with prior knowledge, whatever its caller speaks.
 
 https://docs.cloud.google.com/run/quotas: 32 MiB for a request over HTTP/1, and for an answer that tells its length.
-HTTP/2 with prior knowledge it takes too, where Cloud Run takes it over TLS alone.
+Without ``tls`` it takes HTTP/2 with prior knowledge; Cloud Run takes it over TLS alone.
 """
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
@@ -22,25 +23,33 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # or each client makes one
 
 
 class CloudRun:
-    """One front for each of ``ports``, at ``urls``."""
+    """One front for each of ``ports``, which may still change, at ``urls``."""
 
-    def __init__(self, ports: dict[str, int]) -> None:
+    def __init__(self, ports: dict[str, int], tls: ssl.SSLContext | None = None) -> None:
         self.urls: dict[str, str] = {}
         self.ports: dict[str, int] = {}
         self.cut = 0
         """How many requests and answers were too large."""
+        self.spoken: set[str] = set()
+        """What callers have spoken."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloud-run")
         self._connections: set[asyncio.Task[None]] = set()
-        self._servers = []
-        for name, port in ports.items():
-            server = self._loop.run_until_complete(asyncio.start_server(self._connected(port), "127.0.0.1", 0))
-            self._servers.append(server)
-            self.ports[name] = server.sockets[0].getsockname()[1]
-            self.urls[name] = f"http://127.0.0.1:{self.ports[name]}"
+        self._listeners: list[tuple[str, socket.socket]] = []
+        self._servers: list[asyncio.Server] = []
+        self._to = ports
+        self._tls = tls
+        if tls is not None:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
+        for name in ports:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self._listeners.append((name, listener))
+            self.ports[name] = listener.getsockname()[1]
+            self.urls[name] = f"http{'s' if tls else ''}://127.0.0.1:{self.ports[name]}"
 
     def __enter__(self) -> Self:
         self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,8 +58,12 @@ class CloudRun:
         self._thread.join()
         self._loop.close()
 
+    async def _open(self) -> None:
+        for name, listener in self._listeners:
+            self._servers.append(await asyncio.start_server(self._connected(name), sock=listener, ssl=self._tls))
+
     def _connected(
-        self, port: int
+        self, name: str
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -59,10 +72,11 @@ class CloudRun:
             try:
                 with suppress(OSError, asyncio.IncompleteReadError, httpx.HTTPError):
                     head = await reader.readuntil(b"\r\n\r\n")
+                    self.spoken.add("HTTP/2" if head == PREFACE else "HTTP/1.1")
                     if head == PREFACE:
-                        await self._http2(head, port, reader, writer)
+                        await self._http2(head, self._to[name], reader, writer)
                     else:
-                        await self._http1(head, port, reader, writer)
+                        await self._http1(head, self._to[name], reader, writer)
             finally:
                 self._connections.discard(task)
                 writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
@@ -163,5 +177,6 @@ def _head(status: int, fields: list[tuple[str, str]]) -> bytes:
 async def _answer(writer: asyncio.StreamWriter, status: int) -> None:
     writer.write(_head(status, [("content-length", "0"), ("connection", "close")]))
     await writer.drain()
-    writer.write_eof()
+    if writer.can_write_eof():
+        writer.write_eof()
     await asyncio.sleep(0.2)  # lest what is still coming takes the answer back

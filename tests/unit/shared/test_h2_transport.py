@@ -6,18 +6,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from certificates import certify
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
@@ -329,8 +324,7 @@ async def test_a_peer_that_speaks_no_http_2_hangs_up_or_is_nobody_is_a_503(
 async def test_over_tls_both_must_choose_http_2(
     receiver: Receiver, tmp_path: Path, offered: list[str], status: int | None
 ) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    certify(certificate, key)
+    certificate, key = certify(tmp_path)
     async with serving_of(receiver, ssl_certfile=certificate, ssl_keyfile=key) as (server, url):
         assert server.config.ssl is not None
         server.config.ssl.set_alpn_protocols(offered)
@@ -342,20 +336,3 @@ async def test_over_tls_both_must_choose_http_2(
                     await peer.send("/take", chunks(1), Taken)
             else:
                 assert (await peer.send("/take", chunks(MIB), Taken)) == Taken(sha256=digest(MIB), version="2")
-
-
-def certify(certificate: Path, key: Path) -> None:
-    """For 127.0.0.1, by itself."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a peer")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

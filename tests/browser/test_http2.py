@@ -1,0 +1,55 @@
+"""The page in Chromium over TLS and HTTP/2, as on Cloud Run: what HTTP/1 would cut off there goes through."""
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import videos
+from browser.conftest import page_at
+from browser.visitor import PATIENCE, Visitor
+from certificates import certify
+from e2e.books import audit
+from e2e.cloudrun import CloudRun
+from e2e.services import NAMES, Services
+from playwright.sync_api import Browser
+
+MB = 1_048_576
+
+
+@pytest.fixture(scope="module")
+def cloud(folder: Path) -> Iterator[tuple[str, Services, CloudRun]]:
+    """The page's URL; the services, who reach each other by fronts of their own; and the fronts for browsers."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certify(folder))
+    ports = dict.fromkeys(NAMES, 0)
+    with CloudRun(ports, tls) as fronts, page_at({name.upper(): fronts.urls[name] for name in NAMES}) as origin:
+        settings = {"FRONTEND_URL": origin, "STORAGE_PUBLIC_URL": fronts.urls["storage"]}
+        with Services(folder / "cloud", cloud_run=True, **settings) as services:
+            ports.update({service.name: service.port for service in services})
+            yield f"{origin}/page.html", services, fronts
+            assert [service.name for service in services if "Traceback" in service.said()] == []
+
+
+def test_50_mb_are_uploaded_watched_and_deleted_over_http_2(
+    chromium: Browser, cloud: tuple[str, Services, CloudRun], save: Callable[[str, bytes], Path]
+) -> None:
+    url, services, fronts = cloud
+    film = save("large.mp4", videos.exactly(50 * MB - 64 * 1024))
+    with chromium.new_context(ignore_https_errors=True) as context:
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        zoe = Visitor(page)
+        page.goto(url)
+        zoe.join()
+        assert zoe.upload(film, "Large") == "done: Video uploaded successfully"
+        assert zoe.reads("storage") == "49.94 of 50.00 MB (99.88%)"
+        assert zoe.thumbnail("Large") == (128, 96)
+        assert zoe.watch("Large") == (128, 96)
+        zoe.seek(0.5)
+        assert {status for status, _ in zoe.journal.ranges} == {206}
+        assert zoe.press("Delete", on=zoe.card("Large")) == "done: Video deleted successfully"
+        page.wait_for_timeout(50)
+        assert zoe.journal.faults == zoe.journal.refusals == []
+    assert (fronts.cut, fronts.spoken) == (0, {"HTTP/2"})
+    assert audit(services) == []
