@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,25 +32,46 @@ def cloud(folder: Path) -> Iterator[tuple[str, Services, CloudRun]]:
             assert [service.name for service in services if "Traceback" in service.said()] == []
 
 
+@contextmanager
+def visiting(chromium: Browser, url: str) -> Iterator[Visitor]:
+    with chromium.new_context(ignore_https_errors=True) as context:
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        visitor = Visitor(page)
+        page.goto(url)
+        visitor.join()
+        yield visitor
+        page.wait_for_timeout(50)  # for the browser's last reports
+        assert visitor.journal.faults == []
+
+
 def test_50_mb_are_uploaded_watched_and_deleted_over_http_2(
     chromium: Browser, cloud: tuple[str, Services, CloudRun], save: Callable[[str, bytes], Path]
 ) -> None:
     url, services, fronts = cloud
     film = save("large.mp4", videos.exactly(50 * MB - 64 * 1024))
-    with chromium.new_context(ignore_https_errors=True) as context:
-        context.set_default_timeout(PATIENCE)
-        page = context.new_page()
-        zoe = Visitor(page)
-        page.goto(url)
-        zoe.join()
+    with visiting(chromium, url) as zoe:
         assert zoe.upload(film, "Large") == "done: Video uploaded successfully"
         assert zoe.reads("storage") == "49.94 of 50.00 MB (99.88%)"
         assert zoe.thumbnail("Large") == (128, 96)
         assert zoe.watch("Large") == (128, 96)
-        zoe.seek(0.5)
         assert {status for status, _ in zoe.journal.ranges} == {206}
         assert zoe.press("Delete", on=zoe.card("Large")) == "done: Video deleted successfully"
-        page.wait_for_timeout(50)
-        assert zoe.journal.faults == zoe.journal.refusals == []
+        assert zoe.journal.refusals == []
     assert (fronts.cut, fronts.spoken) == (0, {"HTTP/2"})
+    assert audit(services) == []
+
+
+def test_what_is_refused_before_its_body_is_told_over_http_2(
+    chromium: Browser, cloud: tuple[str, Services, CloudRun], save: Callable[[str, bytes], Path]
+) -> None:
+    url, services, _ = cloud
+    film, text = save("film.mp4", videos.exactly(60 * MB)), save("notes.mp4", b"Dear diary,\n" * 1_000_000)
+    with visiting(chromium, url) as zoe:
+        for _ in range(3):
+            assert zoe.upload(film, "large").endswith("larger than the 50 MB that one upload may have.")
+        assert zoe.upload(text, "diary").startswith("refused: This is not a video that can be played")
+        zoe.page.evaluate("token = null")
+        assert zoe.upload(film, "large") == "refused: Sign in first: this call needs a valid token."
+        assert zoe.journal.refusals == [401, 413, 413, 413, 415]
     assert audit(services) == []
