@@ -1,7 +1,7 @@
 """`make bench`: every case in turn, round after round, in one run on loopback; a table, a JSON file and a plot.
 
-    python bench                          all, about 15 minutes
-    python bench --only download --rounds 3
+python bench                          all, about 15 minutes
+python bench --only download --rounds 3
 """
 
 import argparse
@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import film
-import yardsticks
 import growth
+import yardsticks
 from cases import FILM, Bench, Figures, Rounds
 from house import house
 from table import CASES, NEED_ROWS, latency_plot, rendered

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,14 +21,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import wire
 from argon2 import PasswordHasher
 from e2e.people import Person
 from e2e.processes import Guard, Service, free_ports
 from house import House, cpu_seconds, memory
-from storage_service.inspection import Inspector
 from wire import digest, form
 from wrk import wrk
 from yardsticks import Yardstick
@@ -36,6 +35,7 @@ from yardsticks import Yardstick
 from shared.clock import utc_now
 from shared.contracts import LogBatch, LogEntry
 from shared.settings import MIB
+from storage_service.inspection import Inspector
 
 T = TypeVar("T")
 
@@ -59,19 +59,19 @@ class Bench:
     media: str  # the path of the film's capability URL
 
 
-Rounds = Callable[[Bench], Iterator[Figures]]
+Rounds = Callable[[Bench], Generator[Figures, None, None]]
 
 
 # --- moving bytes ---
 
 
 def downloads(connections: int, each: int) -> Rounds:
-    def rounds(bench: Bench) -> Iterator[Figures]:
+    def rounds(bench: Bench) -> Generator[Figures, None, None]:
         ours, theirs = bench.house.port("storage"), bench.nginx.port
-        expected = {"size": len(bench.film), "digest": digest(bench.film)}
+        expected: dict[str, Any] = {"size": len(bench.film), "digest": digest(bench.film)}
         asked = {
-            "ours": (ours, wire.request("GET", ours, bench.media, **expected), bench.house.processes("storage")),
-            "nginx": (theirs, wire.request("GET", theirs, "/film.mp4", **expected), bench.nginx.processes),
+            "ours": (ours, wire.request("GET", ours, bench.media, None, **expected), bench.house.processes("storage")),
+            "nginx": (theirs, wire.request("GET", theirs, "/film.mp4", None, **expected), bench.nginx.processes),
         }
         while True:
             figures: Figures = {}
@@ -87,24 +87,27 @@ def downloads(connections: int, each: int) -> Rounds:
 
 
 def ranges(connections: int, each: int) -> Rounds:
-    def rounds(bench: Bench) -> Iterator[Figures]:
+    def rounds(bench: Bench) -> Generator[Figures, None, None]:
         ours, theirs = bench.house.port("storage"), bench.nginx.port
         starts = range(0, len(bench.film) - MIB, MIB)
         asked: dict[str, tuple[int, list[wire.Request]]] = {}
         for name, port, path in (("ours", ours, bench.media), ("nginx", theirs, "/film.mp4")):
-            asked[name] = port, [
-                wire.request(
-                    "GET",
-                    port,
-                    path,
-                    {"Range": f"bytes={start}-{start + MIB - 1}"},
-                    size=MIB,
-                    digest=digest(bench.film[start : start + MIB]),
-                    statuses=(206,),
-                )
-                for start in starts
-            ]
-        chance = random.Random(1)  # noqa: S311
+            asked[name] = (
+                port,
+                [
+                    wire.request(
+                        "GET",
+                        port,
+                        path,
+                        {"Range": f"bytes={start}-{start + MIB - 1}"},
+                        size=MIB,
+                        digest=digest(bench.film[start : start + MIB]),
+                        statuses=(206,),
+                    )
+                    for start in starts
+                ],
+            )
+        chance = random.Random(1)
         while True:
             order = [[chance.randrange(len(starts)) for _ in range(each)] for _ in range(connections)]
             figures: Figures = {}
@@ -119,7 +122,7 @@ def ranges(connections: int, each: int) -> Rounds:
 def uploads(at_once: int) -> Rounds:
     """The same film; ours and Express take the page's form, nginx a bare PUT. What was stored is removed between."""
 
-    def rounds(bench: Bench) -> Iterator[Figures]:
+    def rounds(bench: Bench) -> Generator[Figures, None, None]:
         people = bench.people[:at_once]
         body, content_type = form(bench.film, "A film of the bench")
         video = bench.house.port("video")
@@ -167,7 +170,7 @@ def _check_stored(bench: Bench, urls: list[str]) -> None:
 def upload_memory(at_once: int) -> Rounds:
     """The most that the five keep while so many films come, above what they keep at rest."""
 
-    def rounds(bench: Bench) -> Iterator[Figures]:
+    def rounds(bench: Bench) -> Generator[Figures, None, None]:
         people = _enough_people(bench, at_once)
         body, content_type = form(bench.film, "A film of the bench")
         requests = [bench.house.upload(person, body, content_type) for person in people]
@@ -193,7 +196,7 @@ def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) ->
     The slowest of the targets is ours.
     """
 
-    def rounds(bench: Bench) -> Iterator[Figures]:
+    def rounds(bench: Bench) -> Generator[Figures, None, None]:
         person = bench.people[0]
         asked = {"express": f"http://127.0.0.1:{bench.express.port}/{constant}"}
         for number, path in enumerate(targets(bench)):
@@ -204,7 +207,9 @@ def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) ->
             for who, url in _in_turn(asked):
                 flow = wrk(url, person.headers, connections=32)
                 figures[f"{who} requests/s"], figures[f"{who} p99 ms"] = flow.rate, flow.p99 * 1000
-            ours = [name.removesuffix(" requests/s") for name in figures if name.startswith("ours") and "requests" in name]
+            ours = [
+                name.removesuffix(" requests/s") for name in figures if name.startswith("ours") and "requests" in name
+            ]
             slowest = min(ours, key=lambda name: figures[f"{name} requests/s"])
             figures["ours requests/s"] = figures[f"{slowest} requests/s"]
             figures["ours p99 ms"] = max(figures[f"{name} p99 ms"] for name in ours)
@@ -213,7 +218,7 @@ def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) ->
     return rounds
 
 
-def verifying(bench: Bench) -> Iterator[Figures]:
+def verifying(bench: Bench) -> Generator[Figures, None, None]:
     """A request that does nothing but verify a token."""
     services = bench.house.services
     asked = {
@@ -229,7 +234,7 @@ def verifying(bench: Bench) -> Iterator[Figures]:
         yield figures
 
 
-def beside_traffic(bench: Bench) -> Iterator[Figures]:
+def beside_traffic(bench: Bench) -> Generator[Figures, None, None]:
     """A small request to each service, at rest and while 16 films go out and 8 come in: the worst service's p99."""
     targets = _small_requests(bench)
     while True:
@@ -310,7 +315,7 @@ def _traffic(bench: Bench, downloads: int, uploads: int) -> Iterator[None]:
             worker.kill()
 
 
-def logging_costs(bench: Bench) -> Iterator[Figures]:
+def logging_costs(bench: Bench) -> Generator[Figures, None, None]:
     """A request that logs, with a receiver that is up, slow or gone, against the same service that logs nothing."""
     with ExitStack() as stack:
         slow = stack.enter_context(_slow_receiver(1.0))
@@ -332,9 +337,16 @@ def logging_costs(bench: Bench) -> Iterator[Figures]:
             figures: Figures = {}
             for name, (port, request) in _in_turn(asked):
                 taken = latencies(port, request, 1500, 0.0005)
-                figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = percentile(taken, 50) * 1000, percentile(taken, 99) * 1000
-            figures["p50 ms more"] = max(figures[f"{n} p50 ms"] for n in ("up", "slow", "down")) - figures["silent p50 ms"]
-            figures["p99 ms more"] = max(figures[f"{n} p99 ms"] for n in ("up", "slow", "down")) - figures["silent p99 ms"]
+                figures[f"{name} p50 ms"], figures[f"{name} p99 ms"] = (
+                    percentile(taken, 50) * 1000,
+                    percentile(taken, 99) * 1000,
+                )
+            figures["p50 ms more"] = (
+                max(figures[f"{n} p50 ms"] for n in ("up", "slow", "down")) - figures["silent p50 ms"]
+            )
+            figures["p99 ms more"] = (
+                max(figures[f"{n} p99 ms"] for n in ("up", "slow", "down")) - figures["silent p99 ms"]
+            )
             yield figures
 
 
@@ -378,7 +390,7 @@ def _slow_receiver(seconds: float) -> Iterator[int]:
             thread.join()
 
 
-def log_intake(bench: Bench) -> Iterator[Figures]:
+def log_intake(bench: Bench) -> Generator[Figures, None, None]:
     """Batches of 400 over 4 connections, as the services send them, while somebody reads."""
     port = bench.house.port("logging")
     headers = bench.house.services.service_headers() | {"Content-Type": "application/json"}
@@ -424,7 +436,7 @@ def _batch(user: uuid.UUID, rows: int) -> bytes:
     return LogBatch(logs=entries).model_dump_json().encode()
 
 
-def logins(bench: Bench) -> Iterator[Figures]:
+def logins(bench: Bench) -> Generator[Figures, None, None]:
     """Against argon2id alone, with the same parameters, on all cores; and what another request feels meanwhile."""
     person = bench.people[0]
     cores = os.cpu_count() or 1
@@ -455,8 +467,9 @@ def logins(bench: Bench) -> Iterator[Figures]:
             }
 
 
-def inspection(bench: Bench) -> Iterator[Figures]:
+def inspection(bench: Bench) -> Generator[Figures, None, None]:
     """Container, codecs, duration and thumbnail of a film of 50 MB, by a warm judge."""
+
     async def measure(inspector: Inspector) -> float:
         began = time.monotonic()
         probe = await inspector.inspect(bench.film_path)

@@ -15,7 +15,7 @@ WIDTH, HEIGHT, RATE = 1280, 720, 24
 def make(size: int) -> bytes:
     """Exactly so many bytes, the last of them padding that the format provides for (a ``free`` box)."""
     target = io.BytesIO()
-    chance = random.Random(1)  # noqa: S311
+    chance = random.Random(1)
     with av.open(target, "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "qp": "8", "g": str(RATE)})
         assert isinstance(stream, VideoStream)

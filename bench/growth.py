@@ -59,4 +59,5 @@ def measure(bench: Bench) -> Figures:
 def _slope(points: list[tuple[float, float]]) -> float:
     """By least squares."""
     middle_x, middle_y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    return sum((x - middle_x) * (y - middle_y) for x, y in points) / sum((x - middle_x) ** 2 for x, _ in points)
+    together = sum((x - middle_x) * (y - middle_y) for x, y in points)
+    return float(together / sum((x - middle_x) ** 2 for x, _ in points))

@@ -1,4 +1,4 @@
-"""video-service as it is, but for the log: what is to be recorded is forgotten. `cases.logging_costs` compares with it."""
+"""video-service as it is, but for the log, which forgets. `cases.logging_costs` compares with it."""
 
 import uuid
 from typing import Self
@@ -27,5 +27,5 @@ class Silence:
 
 
 if __name__ == "__main__":
-    main.AuditLog = Silence  # type: ignore[assignment,misc]
+    main.AuditLog = Silence  # type: ignore[assignment,attr-defined]
     raise SystemExit(run(Settings, main.create_app, open_store))

@@ -1,10 +1,8 @@
 """What a run must reach, the table of what it reached, and the plot of latency against load."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import cases
 from cases import Bench, Figures, Rounds
@@ -94,7 +92,9 @@ ROWS = [
     *_uploading(8),
     Row("memory of all five with 8 uploads, above rest", "memory 8", "MB more", 32, None, True, "MB"),
     Row("memory of all five with 32 uploads, above rest", "memory 32", "MB more", 32, None, True, "MB"),
-    Row("p99 of small requests beside 16 downloads and 8 uploads, above rest", "beside", "ms more", 10, None, True, "ms"),
+    Row(
+        "p99 of small requests beside 16 downloads and 8 uploads, above rest", "beside", "ms more", 10, None, True, "ms"
+    ),
     Row("a token verified : Express", "verify", "ours requests/s", 1.1, "express requests/s"),
     _listing("videos, any page of a million", "videos"),
     _listing("own logs, any page of 100,000", "own logs"),
@@ -146,7 +146,7 @@ def _unit(figure: str) -> str:
 
 
 def latency_plot(bench: Bench, path: Path) -> dict[str, list[dict[str, float]]]:
-    """p50 and p99 of the first page of videos by the requests a second that were served, ours and Express's constant."""
+    """p50 and p99 of the first page of videos by the requests a second that were served, and of Express's constant."""
     import matplotlib  # noqa: PLC0415  slow to import, and for the plot alone
 
     matplotlib.use("Agg")
@@ -162,13 +162,20 @@ def latency_plot(bench: Bench, path: Path) -> dict[str, list[dict[str, float]]]:
         for connections in (1, 2, 4, 8, 16, 32, 64, 128):
             flow = wrk(url, person.headers, connections=connections)
             points.setdefault(name, []).append(
-                {"connections": connections, "requests/s": flow.rate, "p50 ms": flow.p50 * 1e3, "p99 ms": flow.p99 * 1e3}
+                {
+                    "connections": connections,
+                    "requests/s": flow.rate,
+                    "p50 ms": flow.p50 * 1e3,
+                    "p99 ms": flow.p99 * 1e3,
+                }
             )
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for (name, measured), colour in zip(points.items(), ("tab:blue", "tab:orange"), strict=True):
         rates = [point["requests/s"] for point in measured]
         for percentile, style in (("p50 ms", "-o"), ("p99 ms", "--s")):
-            axes.plot(rates, [point[percentile] for point in measured], style, color=colour, label=f"{name}, {percentile[:3]}")
+            axes.plot(
+                rates, [point[percentile] for point in measured], style, color=colour, label=f"{name}, {percentile[:3]}"
+            )
     axes.set_xlabel("requests a second")
     axes.set_ylabel("milliseconds")
     axes.set_yscale("log")

@@ -16,8 +16,8 @@ from e2e.processes import free_ports
 
 HERE = Path(__file__).resolve().parent
 
-# sendfile without a limit for a step is its best form for files of this size: with the default of 2 MiB the ranges lose a
-# third. A worker for each core; no log; open files are remembered.
+# sendfile without a limit for a step is its best form for files of this size: with the default of 2 MiB the ranges lose
+# a third. A worker for each core; no log; open files are remembered.
 NGINX = """
 worker_processes {workers};
 daemon off;
@@ -85,7 +85,9 @@ def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, workers=os.cpu_count()))
     if os.geteuid() == 0:  # its workers are somebody else then, who must get in and write
         _open_to_all(folder)
-    with _running("nginx", [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")], folder, port) as it:
+    with _running(
+        "nginx", [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")], folder, port
+    ) as it:
         yield it
 
 
