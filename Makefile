@@ -1,6 +1,6 @@
 # Everything is done from here; a fresh machine needs git, make and Python 3.11 to 3.13.
 .DEFAULT_GOAL := help
-.PHONY: help run doctor test check test-browser test-containers clean moved
+.PHONY: help run doctor test check test-browser test-containers bench load clean moved
 unexport VIRTUAL_ENV
 
 PYTHON := .venv/bin/python
@@ -27,6 +27,7 @@ check: .venv/.synced ## lint, format, types, who may import whom
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy scripts
+	MYPYPATH=bench:tests $(PYTHON) -m mypy bench --follow-imports=silent
 	.venv/bin/lint-imports
 
 test-browser: export CHROMIUM := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
@@ -37,6 +38,12 @@ test-browser: .venv/.synced-browser ## a page in a real Chromium
 test-containers: .venv/.synced ## the five images, and compose over them; needs a Docker engine, or .ci/containers
 	$(PYTHON) -m pytest tests/containers
 
+bench: .venv/.synced-bench ## speed, beside nginx and Express in one run: some 15 minutes
+	@$(PYTHON) bench $(BENCH)
+
+load: .venv/.synced-bench ## many people for ten minutes against `make run`, and then their books: LOAD='--users 20 --minutes 1'
+	@$(PYTHON) bench/load.py $(LOAD)
+
 clean: ## remove the environment and the caches; your .env files and data stay
 	rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -46,5 +53,9 @@ clean: ## remove the environment and the caches; your .env files and data stay
 
 # Beside the other stamp: playwright is a big download that only these tests need.
 .venv/.synced-browser: .venv/.synced
-	@scripts/setup --group browser
+	@scripts/setup --inexact --group browser
+	@touch -r .venv/.synced $@
+
+.venv/.synced-bench: .venv/.synced
+	@scripts/setup --inexact --group bench
 	@touch -r .venv/.synced $@

@@ -41,6 +41,7 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
         self.data = folder / name
         self.output = folder / f"{name}-{port}.out"
+        self.command = [sys.executable, "-m", f"{name}_service"]
         self._environment = environment | {"PORT": str(port), "DATA_DIR": str(self.data)}
         self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +56,7 @@ class Service:
         assert self._process is None, f"{self.name} is running"
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{self.name}_service"],
+                self.command,
                 cwd=self.output.parent,  # where there is no .env
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # What one hop to a disk thread writes: large enough that hops do not count, small enough for many uploads at once.
 PIECE = 256 * 1024
+MOST_PIECES = 256
 THREADS = 4
 SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 
@@ -45,19 +46,20 @@ class LocalBlobs:
         opened: list[int] = []  # filled by the thread: nothing is lost if nobody waits for it any more
         try:
             await self._run(lambda: opened.append(_create(part, final)))
-            size = 0
-            piece = bytearray()
+            size = waiting = 0
+            pieces: list[bytes] = []
             async for chunk in chunks:
                 size += len(chunk)
                 if size > limit:
                     raise TooLarge(
                         f"The video is larger than the {limit} bytes reserved for it.", code="over_reservation"
                     )
-                piece += chunk
-                if len(piece) >= PIECE:
-                    await self._run(partial(_write_all, opened[0], piece))
-                    piece = bytearray()
-            await self._run(partial(_write_all, opened[0], piece))
+                pieces.append(chunk)
+                waiting += len(chunk)
+                if waiting >= PIECE or len(pieces) >= MOST_PIECES:
+                    await self._run(partial(_write_all, opened[0], pieces))
+                    pieces, waiting = [], 0
+            await self._run(partial(_write_all, opened[0], pieces))
             await self._run(lambda: os.fsync(opened[0]))
             await self._run(lambda: self._settle(part, final))
         except BaseException:
@@ -150,11 +152,14 @@ def _unlink(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_all(descriptor: int, piece: bytearray) -> None:
-    with memoryview(piece) as view:
-        written = 0
-        while written < len(view):
-            written += os.write(descriptor, view[written:])
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        written = os.writev(descriptor, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -46,7 +46,24 @@ MIGRATIONS = [
     ) STRICT;
     CREATE INDEX videos_outbox_due ON videos_outbox (due_at)
     """,
+    # How many live videos there are, of each owner and of all: to count a million at every page takes 5 ms.
+    """
+    CREATE TABLE videos_totals (
+        user_id TEXT PRIMARY KEY,
+        live INTEGER NOT NULL CHECK (live >= 0)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO videos_totals SELECT user_id, count(*) FROM videos WHERE deleted_at IS NULL GROUP BY user_id;
+    INSERT INTO videos_totals SELECT '', count(*) FROM videos WHERE deleted_at IS NULL;
+    CREATE TRIGGER count_video AFTER INSERT ON videos WHEN new.deleted_at IS NULL BEGIN
+        INSERT INTO videos_totals VALUES ('', 1), (new.user_id, 1)
+        ON CONFLICT (user_id) DO UPDATE SET live = live + 1; END;
+    CREATE TRIGGER uncount_video AFTER UPDATE OF deleted_at ON videos
+    WHEN old.deleted_at IS NULL AND new.deleted_at IS NOT NULL BEGIN
+        UPDATE videos_totals SET live = live - 1 WHERE user_id IN ('', new.user_id); END
+    """,
 ]
+EVERYBODY = ""
+"""The row of ``videos_totals`` that counts all videos."""
 
 
 class SqliteStore:
@@ -108,7 +125,7 @@ class SqliteStore:
 
     async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
         where = ["deleted_at IS NULL"]
-        values: dict[str, str | int] = {"start": min(start, 2**63 - 1), "limit": limit}
+        values: dict[str, str | int] = {"start": start, "limit": limit}
         if owner:
             where.append("user_id = :owner")
             values["owner"] = str(owner)
@@ -116,9 +133,16 @@ class SqliteStore:
             where.append("instr(title_key, :search) > 0")
             values["search"] = search.casefold()
         condition = " AND ".join(where)
+        whose = str(owner) if owner else EVERYBODY
 
         def work(connection: sqlite3.Connection) -> Page:
-            (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
+            if search:
+                (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
+            else:
+                counted = connection.execute("SELECT live FROM videos_totals WHERE user_id = ?", (whose,)).fetchone()
+                total = counted["live"] if counted else 0
+            if start >= total:
+                return Page([], total)
             rows = connection.execute(
                 f"""SELECT * FROM videos WHERE {condition}
                     ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :start""",  # noqa: S608  words of ours only

@@ -1,0 +1,188 @@
+"""What a run must reach, the table of what it reached, and the plot of latency against load."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import cases
+from cases import Bench, Figures, Rounds
+from growth import SIZES
+from wrk import wrk
+
+MOST = SIZES[-1]
+
+
+def _video_pages(bench: Bench) -> list[str]:
+    """The first page, one in the middle, the last."""
+    return [f"/api/videos/stream?limit=16&start={start}" for start in (0, MOST // 2, MOST - 100)]
+
+
+def _own_logs(bench: Bench) -> list[str]:
+    return [f"/api/logs/user/{bench.people[0].id}?start={start}" for start in (0, MOST // 20, MOST // 10 - 100)]
+
+
+CASES: dict[str, Rounds] = {
+    "download 1": cases.downloads(1, 8),
+    "download 16": cases.downloads(16, 2),
+    "ranges 1": cases.ranges(1, 400),
+    "ranges 16": cases.ranges(16, 50),
+    "upload 1": cases.uploads(1),
+    "upload 8": cases.uploads(8),
+    "memory 8": cases.upload_memory(8),
+    "memory 32": cases.upload_memory(32),
+    "beside": cases.beside_traffic,
+    "verify": cases.verifying,
+    "videos": cases.lists("video", "page", _video_pages),
+    "daily usage": cases.lists("usage", "small", lambda bench: ["/api/usage/daily-usage"]),
+    "storage usage": cases.lists("storage", "small", lambda bench: ["/api/storage/usage"]),
+    "own logs": cases.lists("logging", "page", _own_logs),
+    "logging": cases.logging_costs,
+    "intake": cases.log_intake,
+    "logins": cases.logins,
+    "inspection": cases.inspection,
+}
+NEED_ROWS = {"videos", "daily usage", "storage usage", "own logs"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a figure of a case, divided by another one where there is one, and what it should reach."""
+
+    title: str
+    case: str
+    ours: str
+    reach: float
+    theirs: str | None = None
+    at_most: bool = False
+    unit: str = ""
+
+    def value(self, figures: Figures) -> float:
+        return figures[self.ours] / figures[self.theirs] if self.theirs else figures[self.ours]
+
+    def is_reached(self, value: float) -> bool:
+        return value <= self.reach if self.at_most else value >= self.reach
+
+
+def _moving(case: str, what: str, connections: int) -> list[Row]:
+    plural = "s" if connections > 1 else ""
+    return [Row(f"{what}, {connections} connection{plural} : nginx", case, "ours MB/s", 0.7, "nginx MB/s")]
+
+
+def _uploading(at_once: int) -> list[Row]:
+    case, title = f"upload {at_once}", f"upload of 50 MiB, {at_once} at once"
+    return [
+        Row(f"{title} : nginx PUT", case, "ours MB/s", 0.4, "nginx PUT MB/s"),
+        Row(f"{title} : Express, multer in memory", case, "ours MB/s", 1.5, "multer memory MB/s"),
+        Row(f"{title} : Express, multer on disk", case, "ours MB/s", 1.5, "multer disk MB/s"),
+    ]
+
+
+def _listing(title: str, case: str) -> Row:
+    return Row(f"{title} : Express, a constant", case, "ours requests/s", 0.5, "express requests/s")
+
+
+ROWS = [
+    *_moving("download 1", "whole film of 50 MiB", 1),
+    *_moving("download 16", "whole film of 50 MiB", 16),
+    Row("its processor time, 1 connection", "download 1", "ours CPU s/GB", 0.4, None, True, "s/GB"),
+    Row("its processor time, 16 connections", "download 16", "ours CPU s/GB", 0.4, None, True, "s/GB"),
+    *_moving("ranges 1", "ranges of 1 MiB", 1),
+    *_moving("ranges 16", "ranges of 1 MiB", 16),
+    *_uploading(1),
+    *_uploading(8),
+    Row("memory of all five with 8 uploads, above rest", "memory 8", "MB more", 32, None, True, "MB"),
+    Row("memory of all five with 32 uploads, above rest", "memory 32", "MB more", 32, None, True, "MB"),
+    Row(
+        "p99 of small requests beside 16 downloads and 8 uploads, above rest", "beside", "ms more", 10, None, True, "ms"
+    ),
+    Row("a token verified : Express", "verify", "ours requests/s", 1.1, "express requests/s"),
+    _listing("videos, any page of a million", "videos"),
+    _listing("own logs, any page of 100,000", "own logs"),
+    _listing("daily usage", "daily usage"),
+    _listing("storage usage", "storage usage"),
+    Row("logging, receiver up, slow or down: p50 more", "logging", "p50 ms more", 0.2, None, True, "ms"),
+    Row("logging, receiver up, slow or down: p99 more", "logging", "p99 ms more", 2, None, True, "ms"),
+    Row("log intake, with somebody reading", "intake", "rows/s", 50_000, None, False, "rows/s"),
+    Row("logins : argon2id on all cores", "logins", "logins/s", 0.8, "argon2id/s"),
+    Row("p99 of others during logins, more", "logins", "others' ms more", 5, None, True, "ms"),
+    Row("inspection and thumbnail of 50 MiB", "inspection", "ms", 60, None, True, "ms"),
+    Row("growth from 10^3 to 10^6 rows: largest exponent", "growth", "largest exponent", 0.1, None, True),
+]
+
+
+def rendered(measured: dict[str, list[Figures]]) -> list[str]:
+    """The table in Markdown: medians over the rounds, with the lowest and the highest."""
+    found = ["| what | ours | yardstick | median | spread | reach | |", "|---|--:|--:|--:|--:|--:|---|"]
+    for row in ROWS:
+        rounds = measured.get(row.case)
+        if not rounds:
+            continue
+        values = sorted(row.value(figures) for figures in rounds)
+        middle = median(values)
+        ours = _short(median(figures[row.ours] for figures in rounds)) + _unit(row.ours)
+        theirs = ""
+        if row.theirs:
+            theirs = _short(median(figures[row.theirs] for figures in rounds)) + _unit(row.theirs)
+        value, spread = f"{_short(middle)}", f"{_short(values[0])} – {_short(values[-1])}"
+        reach = f"{'≤' if row.at_most else '≥'} {row.reach:g} {row.unit}".strip()
+        found.append(
+            f"| {row.title} | {ours if row.theirs else ''} | {theirs} | {value}{' ' + row.unit if row.unit else ''} |"
+            f" {spread} | {reach} | {'✓' if row.is_reached(middle) else 'not reached'} |"
+        )
+    return found
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _unit(figure: str) -> str:
+    for unit in ("MB/s", "requests/s", "logins/s", "argon2id/s"):
+        if figure.endswith(unit):
+            return " " + unit.replace("argon2id", "hashes").replace("logins", "logins")
+    return ""
+
+
+def latency_plot(bench: Bench, path: Path) -> dict[str, list[dict[str, float]]]:
+    """p50 and p99 of the first page of videos by the requests a second that were served, and of Express's constant."""
+    import matplotlib  # noqa: PLC0415  slow to import, and for the plot alone
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    person = bench.people[0]
+    urls = {
+        "video-service, a page of a million videos": f"{bench.house.services['video'].url}/api/videos/stream?limit=16",
+        "Express, a constant": f"http://127.0.0.1:{bench.express.port}/page",
+    }
+    points: dict[str, list[dict[str, float]]] = {}
+    for name, url in urls.items():
+        for connections in (1, 2, 4, 8, 16, 32, 64, 128):
+            flow = wrk(url, person.headers, connections=connections)
+            points.setdefault(name, []).append(
+                {
+                    "connections": connections,
+                    "requests/s": flow.rate,
+                    "p50 ms": flow.p50 * 1e3,
+                    "p99 ms": flow.p99 * 1e3,
+                }
+            )
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    for (name, measured), colour in zip(points.items(), ("tab:blue", "tab:orange"), strict=True):
+        rates = [point["requests/s"] for point in measured]
+        for percentile, style in (("p50 ms", "-o"), ("p99 ms", "--s")):
+            axes.plot(
+                rates, [point[percentile] for point in measured], style, color=colour, label=f"{name}, {percentile[:3]}"
+            )
+    axes.set_xlabel("requests a second")
+    axes.set_ylabel("milliseconds")
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return points

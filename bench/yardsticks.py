@@ -1,0 +1,151 @@
+"""The yardsticks: nginx, which is the limit, and Express, which is what people have. Each in its best form."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from e2e.processes import free_ports
+
+HERE = Path(__file__).resolve().parent
+
+# sendfile without a limit for a step is its best form for files of this size: with the default of 2 MiB the ranges lose
+# a third. A worker for each core; no log; open files are remembered.
+NGINX = """
+worker_processes {workers};
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 512; multi_accept on; }}
+http {{
+    access_log off;
+    sendfile on;
+    sendfile_max_chunk 0;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    open_file_cache max=100 inactive=600s;
+    default_type video/mp4;
+    client_max_body_size 64m;
+    client_body_temp_path {folder}/incoming;
+    client_body_buffer_size 1m;
+    proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+    server {{
+        listen 127.0.0.1:{port} backlog=511;
+        root {folder}/files;
+        location /put/ {{ dav_methods PUT DELETE; }}
+    }}
+}}
+"""
+
+
+@dataclass
+class Yardstick:
+    name: str
+    port: int
+    pid: int
+    folder: Path
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        root = psutil.Process(self.pid)
+        return [root, *root.children(recursive=True)]
+
+
+def missing() -> list[str]:
+    """What must be installed first, each with the command that does it."""
+    found = []
+    if not _nginx():
+        found.append("nginx is missing: apt install nginx-light (Debian, Ubuntu; with sudo)")
+    if not shutil.which("wrk"):
+        found.append("wrk is missing: apt install wrk (Debian, Ubuntu; with sudo)")
+    if not shutil.which("node") or not shutil.which("npm"):
+        found.append("Node.js is missing: apt install nodejs npm (Debian, Ubuntu; with sudo)")
+    return found
+
+
+def _nginx() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
+    """``film`` at ``/film.mp4``, and PUT to ``/put/``."""
+    (port,) = free_ports(1)
+    (folder / "files" / "put").mkdir(parents=True)
+    os.link(film, folder / "files" / "film.mp4")
+    program = _nginx()
+    assert program is not None
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, workers=os.cpu_count()))
+    if os.geteuid() == 0:  # its workers are somebody else then, who must get in and write
+        _open_to_all(folder)
+    with _running(
+        "nginx", [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")], folder, port
+    ) as it:
+        yield it
+
+
+def _open_to_all(folder: Path) -> None:
+    (folder / "nginx.conf").write_text("user root;\n" + (folder / "nginx.conf").read_text())
+
+
+@contextmanager
+def express(folder: Path, secret: str, page: object) -> Iterator[Yardstick]:
+    """One process, as our services are one process each; ``page`` is what it answers where we look something up."""
+    (port,) = free_ports(1)
+    (folder / "uploads").mkdir(parents=True)
+    environment = {
+        "NODE_ENV": "production",
+        "SECRET": secret,
+        "PORT": str(port),
+        "UPLOADS": str(folder / "uploads"),
+        "PAGE": json.dumps(page),
+    }
+    node = shutil.which("node")
+    assert node is not None
+    with _running("express", [node, str(HERE / "express" / "server.js")], folder, port, environment) as it:
+        yield it
+
+
+@contextmanager
+def _running(
+    name: str, command: list[str], folder: Path, port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[Yardstick]:
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+    with ExitStack() as stack:
+        said = stack.enter_context((folder / "said").open("wb"))
+        process = subprocess.Popen(
+            command, cwd=folder, env=kept | dict(environment or {}), stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
+        stack.callback(_end, process)
+        deadline = time.monotonic() + 20
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} did not start: {(folder / 'said').read_text()}")
+            time.sleep(0.05)
+        yield Yardstick(name, port, process.pid, folder)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def install_express() -> None:
+    """From npm, by the lock beside it; once."""
+    if (HERE / "express" / "node_modules" / "express").is_dir():
+        return
+    print("bench: Express, multer and jsonwebtoken, from npm", flush=True)
+    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=HERE / "express", check=True, timeout=300)
