@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 from e2e.engines import Embedded, Engine
@@ -46,11 +46,22 @@ Fresh = Callable[..., "Services"]
 
 
 class Services:
-    """All five. ``settings`` go to each of them; one that does not know a setting passes over it."""
+    """All five. ``settings`` go to each of them; one that does not know a setting passes over it.
+
+    ``own`` gives those that each has for itself.
+    """
 
     running: ClassVar[list[Self]] = []
 
-    def __init__(self, folder: Path, engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine | None = None,
+        *,
+        faulty: bool = False,
+        own: Callable[[str, int], dict[str, str]] = lambda name, port: {},
+        **settings: object,
+    ) -> None:
         self.folder = folder
         self.engine = engine or Embedded(folder)
         self._stack = ExitStack()
@@ -67,7 +78,10 @@ class Services:
             **self.engine.settings,
             **{name: str(value) for name, value in settings.items()},
         }
-        self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
+        self.instances = [
+            Service(name, folder, port, self._environment | own(name, port), self._guard)
+            for name, port in ports.items()
+        ]
         self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True)
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
 
@@ -158,7 +172,7 @@ class Services:
 
 
 @contextmanager
-def running(engine: Engine | None = None, *, faulty: bool = False, **settings: object) -> Iterator[Services]:
+def running(engine: Engine | None = None, *, faulty: bool = False, **more: Any) -> Iterator[Services]:
     """A set in a folder that goes with it."""
-    with TemporaryDirectory() as folder, Services(Path(folder), engine, faulty=faulty, **settings) as services:
+    with TemporaryDirectory() as folder, Services(Path(folder), engine, faulty=faulty, **more) as services:
         yield services
