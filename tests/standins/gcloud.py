@@ -1,19 +1,20 @@
 """A project of Google Cloud as far as deploy/ speaks to it: ``gcloud``, ``docker``, ``curl`` and ``psql`` on a PATH.
 
-``Project`` writes them, and runs a script or a whole cloudbuild.yaml over them. Run as a program, this file is each of
-the four: it plays on the project's state, which is a file, and notes the call. As gcloud it knows the commands and
-options below, which are those that deploy/ uses, from https://docs.cloud.google.com/sdk/gcloud/reference, and takes no
-others.
+The four are a few lines of bash that pass on what they are called with, and ``Project`` answers, plays on its state and
+notes the call. It knows the commands and options of gcloud that deploy/ uses, as
+https://docs.cloud.google.com/sdk/gcloud/reference has them, and refuses all others.
 """
 
+import copy
 import json
-import os
 import re
+import socketserver
 import subprocess
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYWHERE = {"--project", "--quiet", "--format"}
@@ -58,52 +59,91 @@ COMMANDS: dict[str, set[str]] = {
 KINDS = {"repositories": "repositories", "buckets": "buckets", "secrets": "secrets", "jobs": "jobs"}
 
 
+# What is not gcloud's "-" has nothing to read. A refusal goes to stderr, an answer to stdout.
+PROGRAM = """#!/bin/bash
+given=
+[[ " $* " != *" --data-file=- "* ]] || given=$(cat)
+exec 3<>/dev/tcp/127.0.0.1/PORT
+printf '%s\\0' "$(($# + 1))" "${0##*/}" "$@" "$given" >&3
+read -r status <&3
+if [ "$status" = 0 ]; then cat <&3; else cat <&3 >&2; fi
+exit "$status"
+"""
+
+
 @dataclass
 class Ran:
     status: int
     said: str
 
 
-@dataclass
 class Project:
-    """``state`` is what there is; ``calls`` what was called, in order. Both are read anew at each look."""
+    """``state`` is what there is; ``calls`` what was called, in order."""
 
-    folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    def __init__(self, folder: Path, state: dict[str, Any] | None = None) -> None:
+        self.state: Any = copy.deepcopy(state) if state else _empty()
+        self.calls: list[list[str]] = []
+        self._programs = folder / "bin"
 
-    def __post_init__(self) -> None:
-        programs = self.folder / "bin"
-        programs.mkdir(parents=True)
+    def __enter__(self) -> Self:
+        project = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                count = int(self._word())
+                call = [self._word() for _ in range(count)]
+                status, said = project._answer(call, self._word())
+                self.wfile.write(f"{status}\n{said}".encode())
+
+            def _word(self) -> str:
+                word = b""
+                while not word.endswith(b"\0"):
+                    word += self.rfile.read(1)
+                return word[:-1].decode()
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        self._programs.mkdir(parents=True)
         for name in ("gcloud", "docker", "curl", "psql"):
-            program = programs / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} {name} "$@"\n')
+            program = self._programs / name
+            program.write_text(PROGRAM.replace("PORT", str(self._server.server_address[1])))
             program.chmod(0o755)
-        self.environment = {"PATH": f"{programs}:/usr/bin:/bin", "PLAYED_PROJECT": str(self.folder)} | self.environment
-        _write(self.folder, _empty())
+        return self
 
-    @property
-    def state(self) -> Any:
-        return json.loads((self.folder / "state.json").read_text())
-
-    def change(self, **changed: Any) -> None:
-        _write(self.folder, self.state | changed)
-
-    @property
-    def calls(self) -> list[list[str]]:
-        notes = self.folder / "calls"
-        return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
     def called(self, *start: str) -> list[list[str]]:
         return [call for call in self.calls if call[: len(start)] == [*start]]
 
-    def forget_calls(self) -> None:
-        (self.folder / "calls").unlink(missing_ok=True)
+    def _answer(self, call: list[str], given: str) -> tuple[int, str]:
+        self.calls.append(call)
+        program, *arguments = call
+        try:
+            if any(text in " ".join(call) for text in self.state["failing"]):
+                raise Refused("it failed")
+            match program:
+                case "gcloud":
+                    answer = gcloud(self.state, arguments, given)
+                case "docker":
+                    answer = docker(self.state, arguments)
+                case "curl":
+                    answer = curl(self.state, arguments)
+                case _:
+                    answer = ""
+        except Refused as refusal:
+            return 1, f"{program}: {refusal}\n"
+        return 0, f"{answer}\n" if answer else ""
 
     def run(self, *command: str, **environment: str) -> Ran:
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=self.environment | environment,
+            env={"PATH": f"{self._programs}:/usr/bin:/bin"} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -159,13 +199,6 @@ def _empty() -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    (folder / "state.json").write_text(json.dumps(state, indent=1))
-
-
-# ── the programs ──
-
-
 class Refused(Exception):
     pass
 
@@ -181,7 +214,7 @@ def _options(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     return words, options
 
 
-def gcloud(state: Any, arguments: list[str]) -> str:
+def gcloud(state: Any, arguments: list[str], given: str) -> str:
     words, options = _options(arguments)
     for length in range(len(words), 0, -1):
         command = " ".join(words[:length])
@@ -207,10 +240,9 @@ def gcloud(state: Any, arguments: list[str]) -> str:
         case "secrets versions list":
             return f"projects/1/secrets/{names[0]}/versions/1" if state["secrets"][names[0]] else ""
         case "secrets versions add":
-            value = sys.stdin.read()
-            if not value:
+            if not given:
                 raise Refused("a secret's value cannot be empty")
-            state["secrets"][names[0]].append(value)
+            state["secrets"][names[0]].append(given)
         case "iam service-accounts describe":
             if names[0] not in state["accounts"]:
                 raise Refused("NOT_FOUND")
@@ -300,7 +332,7 @@ def docker(state: Any, arguments: list[str]) -> str:
         return ""
     assert arguments[0] == "build"
     assert arguments[-1] == "."
-    for name, value in zip(arguments, arguments[1:], strict=False):
+    for name, value in pairwise(arguments):
         if name == "--tag":
             state["built"].append(value)
         if name == "--file" and not (ROOT / value).is_file():
@@ -316,31 +348,3 @@ def curl(state: Any, arguments: list[str]) -> str:
     if state["ill"].get(found[1]) == found[2]:
         raise Refused('{"message":"Not ready: database."}')
     return '{"status":"ok"}'
-
-
-def psql(state: Any, arguments: list[str]) -> str:
-    return ""
-
-
-def main(program: str, arguments: list[str]) -> int:
-    folder = Path(os.environ["PLAYED_PROJECT"])
-    state = json.loads((folder / "state.json").read_text())
-    call = [program, *arguments]
-    with (folder / "calls").open("a") as notes:
-        notes.write(json.dumps(call) + "\n")
-    try:
-        if any(text in " ".join(call) for text in state["failing"]):
-            raise Refused("it failed")
-        answer = {"gcloud": gcloud, "docker": docker, "curl": curl, "psql": psql}[program](state, arguments)
-    except Refused as refusal:
-        _write(folder, state)
-        sys.stderr.write(f"{program}: {refusal}\n")
-        return 1
-    _write(folder, state)
-    if answer:
-        sys.stdout.write(f"{answer}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,11 +1,12 @@
 """The build as it stands in the repository, and a project of Google Cloud to run it in."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from standins.gcloud import ROOT, Project
+from standins.gcloud import ROOT, Project, Ran
 
 NAMES = ("user", "video", "storage", "usage", "logging")
 SECRETS = {"SUPABASE_KEY": "sb_secret_of-the-tests", "DATABASE_URL": "postgresql://me:word-of-the-tests@db/postgres"}
@@ -18,23 +19,31 @@ def config() -> Any:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     """A new one."""
-    return Project(tmp_path / "project")
+    with Project(tmp_path) as project:
+        yield project
 
 
 @pytest.fixture(scope="session")
-def released(config: Any, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that was prepared and built once; tests only look at it."""
-    project = Project(tmp_path_factory.mktemp("released") / "project")
-    prepared = prepare(project)
-    assert prepared.status == 0, prepared.said
-    built = project.build(config, **GIVEN)
-    assert built.status == 0, built.said
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that was prepared; tests only look at it, or go on from its state."""
+    with Project(tmp_path_factory.mktemp("ready")) as project:
+        ran = prepare(project)
+    assert ran.status == 0, ran.said
     return project
 
 
-def prepare(project: Project, **environment: str) -> Any:
+@pytest.fixture(scope="session")
+def released(config: Any, ready: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """And then built, once."""
+    with Project(tmp_path_factory.mktemp("released"), ready.state) as project:
+        ran = project.build(config, **GIVEN, COMMIT_SHA="before")
+    assert ran.status == 0, ran.said
+    return project
+
+
+def prepare(project: Project, **environment: str) -> Ran:
     given = {"PROJECT": "my-project", "RETRY_SECONDS": "0"} | SECRETS | environment
     return project.run("bash", "deploy/prepare.sh", **given)
 

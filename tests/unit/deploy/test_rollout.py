@@ -2,6 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,20 +27,16 @@ LEAST = {
 
 
 @pytest.fixture
-def prepared(project: Project) -> Project:
-    ran = prepare(project)
-    assert ran.status == 0, ran.said
-    project.forget_calls()
-    return project
+def prepared(ready: Project, tmp_path: Path) -> Iterator[Project]:
+    with Project(tmp_path, ready.state) as project:
+        yield project
 
 
 @pytest.fixture
-def serving(prepared: Project, config: Any) -> Project:
+def serving(released: Project, tmp_path: Path) -> Iterator[Project]:
     """Everything runs, from a build before."""
-    ran = prepared.build(config, **GIVEN, COMMIT_SHA="before")
-    assert ran.status == 0, ran.said
-    prepared.forget_calls()
-    return prepared
+    with Project(tmp_path, released.state) as project:
+        yield project
 
 
 def traffic(project: Project) -> dict[str, str]:
@@ -59,7 +58,7 @@ def test_each_account_may_do_the_least_that_it_needs(prepared: Project) -> None:
 
 
 def test_prepared_again_nothing_is_made_or_changed(prepared: Project) -> None:
-    before = prepared.state
+    before = deepcopy(prepared.state)
     ran = prepare(prepared, SUPABASE_KEY="another", DATABASE_URL="")
     assert ran.status == 0, ran.said
     assert prepared.state == before
@@ -90,11 +89,13 @@ def test_a_secret_that_is_not_given_is_named_and_nothing_is_put_in_its_place(pro
 
 
 def test_a_new_account_is_waited_for(project: Project) -> None:
-    project.change(unknown_for=3)
+    project.state["unknown_for"] = 3
     assert prepare(project).status == 0
-    other = Project(project.folder.with_name("other"))
-    other.change(unknown_for=99)
-    ran = prepare(other)
+
+
+def test_an_account_that_stays_unknown_ends_it_with_what_to_do(project: Project) -> None:
+    project.state["unknown_for"] = 99
+    ran = prepare(project)
     assert ran.status == 1
     assert "run this again" in ran.said
 
@@ -112,7 +113,7 @@ def test_a_new_account_is_waited_for(project: Project) -> None:
 def test_what_cannot_be_done_says_what_to_do(
     project: Project, given: dict[str, str], failing: list[str], advice: str
 ) -> None:
-    project.change(failing=failing)
+    project.state["failing"] = failing
     ran = prepare(project, **given)
     assert ran.status == 1
     assert advice in ran.said
@@ -189,24 +190,30 @@ def test_a_second_build_gives_new_revisions_no_traffic_until_all_are_well(servin
     assert all(after[name] != before[name] for name in before)
 
 
-@pytest.mark.parametrize("service", [f"{name}-service" for name in NAMES])
-@pytest.mark.parametrize("path", ["/health", "/ready", "start"])
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [*((f"{name}-service", "/ready") for name in NAMES), ("user-service", "/health"), ("video-service", "start")],
+)
 def test_one_that_is_not_well_leaves_all_traffic_where_it_was(
     serving: Project, config: Any, service: str, path: str
 ) -> None:
     before = traffic(serving)
-    serving.change(ill={service: path})
+    serving.state["ill"] = {service: path}
     ran = serving.build(config, **GIVEN, COMMIT_SHA="after")
     assert ran.status != 0
     assert traffic(serving) == before
     assert serving.called("gcloud", "run", "services", "update-traffic") == []
     if path != "start":
         assert f"the traffic stays where it was, as these are not well: {service}." in ran.said
-    serving.change(ill={})
+
+
+def test_after_one_that_was_not_well_the_next_build_serves(serving: Project, config: Any) -> None:
+    before = traffic(serving)
+    serving.state["ill"] = {"video-service": "start"}
+    assert serving.build(config, **GIVEN, COMMIT_SHA="after").status != 0
+    serving.state["ill"] = {}
     assert serving.build(config, **GIVEN, COMMIT_SHA="mended").status == 0
-    assert all(
-        now != traffic_before for now, traffic_before in zip(traffic(serving).values(), before.values(), strict=True)
-    )
+    assert not traffic(serving).items() & before.items()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +222,7 @@ def test_one_that_is_not_well_leaves_all_traffic_where_it_was(
 )
 def test_whatever_fails_before_leaves_the_traffic_where_it_was(serving: Project, config: Any, failing: str) -> None:
     before = traffic(serving)
-    serving.change(failing=[failing])
+    serving.state["failing"] = [failing]
     assert serving.build(config, **GIVEN, COMMIT_SHA="after").status != 0
     assert traffic(serving) == before
     if "run" not in failing:
@@ -223,14 +230,14 @@ def test_whatever_fails_before_leaves_the_traffic_where_it_was(serving: Project,
 
 
 def test_traffic_that_cannot_be_moved_is_an_error_that_says_where_things_stand(serving: Project, config: Any) -> None:
-    serving.change(failing=["update-traffic storage-service"])
+    serving.state["failing"] = ["update-traffic storage-service"]
     ran = serving.build(config, **GIVEN, COMMIT_SHA="after")
     assert ran.status == 1
     assert "storage-service and those after it in (logging user usage storage video)" in ran.said
 
 
 def test_a_peer_that_is_ill_can_be_mended_by_asking_for_less(serving: Project, config: Any) -> None:
-    serving.change(ill={"video-service": "/ready"})
+    serving.state["ill"] = {"video-service": "/ready"}
     assert "_CHECK=/health" in serving.build(config, **GIVEN, COMMIT_SHA="after").said
     assert serving.build(config, **GIVEN, COMMIT_SHA="after", _CHECK="/health").status == 0
 
@@ -247,7 +254,7 @@ def test_what_has_no_default_is_asked_for_before_anything_is_deployed(
 
 def test_while_the_secret_is_replaced_the_one_before_is_accepted(prepared: Project, config: Any) -> None:
     secrets = prepared.state["secrets"]
-    prepared.change(secrets=secrets | {"short-video-jwt-secret": [*secrets["short-video-jwt-secret"], "n" * 64]})
+    prepared.state["secrets"] = secrets | {"short-video-jwt-secret": [*secrets["short-video-jwt-secret"], "n" * 64]}
     assert prepared.build(config, **GIVEN, _PREVIOUS_JWT_SECRET="1").status == 0
     for name in NAMES:
         given = deployed(prepared, name)["--set-secrets"].split(",")
@@ -272,7 +279,7 @@ def test_limits_are_what_the_substitutions_say(prepared: Project, config: Any) -
 
 def test_there_is_nothing_that_deploy_does_not_make(prepared: Project, config: Any) -> None:
     """An account or a secret that is missing is Cloud Run's own error."""
-    prepared.change(accounts=[])
+    prepared.state["accounts"] = []
     assert "no such account" in prepared.build(config, **GIVEN).said
-    prepared.change(secrets={"short-video-database-url": ["x"]})
+    prepared.state["secrets"] = {"short-video-database-url": ["x"]}
     assert prepared.build(config, **GIVEN).status != 0
