@@ -143,7 +143,7 @@ done
 cat <<END
 prepare: all is there. Now build and deploy:
 
-  gcloud builds submit --project=$PROJECT_ID --substitutions=COMMIT_SHA=\$(git rev-parse HEAD),_REGION=$REGION,_BUCKET=$BUCKET,_SUPABASE_URL=https://…,_FRONTEND_URL=https://…
+  gcloud builds submit --project=$PROJECT_ID --substitutions="^;^COMMIT_SHA=\$(git rev-parse HEAD);_REGION=$REGION;_BUCKET=$BUCKET;_SUPABASE_URL=https://…;_FRONTEND_URL=https://…"
 
 The frontend finds the services at:
 

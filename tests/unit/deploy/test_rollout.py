@@ -128,7 +128,8 @@ def test_the_bucket_is_as_the_readme_has_it(prepared: Project) -> None:
 def test_it_prints_the_build_to_paste(project: Project, config: Any) -> None:
     said = prepare(project, REGION="us-central1", BUCKET="films").said
     (line,) = [line.strip() for line in said.splitlines() if "gcloud builds submit" in line]
-    given = dict(pair.split("=", 1) for pair in line.split("--substitutions=")[1].split(","))
+    pairs = line.split('--substitutions="^;^')[1].rstrip('"').split(";")
+    given = dict(pair.split("=", 1) for pair in pairs)
     assert given.pop("COMMIT_SHA") == "$(git rev-parse HEAD)"
     assert given.keys() <= config["substitutions"].keys()
     assert (given["_REGION"], given["_BUCKET"]) == ("us-central1", "films")
