@@ -20,6 +20,7 @@ from jose.exceptions import JOSEError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import Forbidden, Unauthorized
+from shared.identity import HEADER, Identity, bearer, is_googles
 from shared.settings import ServiceSettings
 
 ISSUER = "short-video"
@@ -167,9 +168,22 @@ async def _calling_service(request: Request, credentials: Credentials) -> str:
     tokens: Tokens = request.app.state.tokens
     if credentials is None:
         raise Unauthorized("This call needs a service's token.")
-    return tokens.service(credentials.credentials)
+    service = tokens.service(credentials.credentials)
+    identity: Identity | None = request.app.state.identity
+    if identity is not None:
+        await identity.caller(bearer(request.headers.get(HEADER)))
+    return service
+
+
+async def _who_may_sweep(request: Request, credentials: Credentials) -> str:
+    identity: Identity | None = request.app.state.identity
+    if identity is not None and credentials is not None and is_googles(credentials.credentials):
+        return await identity.caller(credentials.credentials)
+    return await _calling_service(request, credentials)
 
 
 CurrentUser = Annotated[User, Depends(_current_user)]
 Admin = Annotated[User, Depends(_admin)]
 Service = Annotated[str, Depends(_calling_service)]
+Sweeper = Annotated[str, Depends(_who_may_sweep)]
+"""A service; or Cloud Scheduler, which has no token of ours, by what Google says of its account."""

@@ -11,6 +11,7 @@ from shared.auth import Tokens
 from shared.database import DatabaseError
 from shared.errors import ServiceError
 from shared.http import Peer, open_client
+from shared.identity import open_identity
 from shared.settings import S, ServiceSettings, SettingsError, load
 
 PEER_URL = "_service_url"
@@ -41,7 +42,7 @@ def check(
 
 async def _check(settings: ServiceSettings, database: Trial, more: Mapping[str, Trial]) -> int:
     failed = 0
-    for what, trial in {"database": database, **more}.items():
+    for what, trial in {"database": database, **more, **_identity(settings)}.items():
         try:
             told, well = await trial(), True
         except (ServiceError, DatabaseError, SettingsError) as error:
@@ -64,8 +65,18 @@ def _database(settings: S, open_store: Callable[[S], AbstractAsyncContextManager
     return trial
 
 
+def _identity(settings: ServiceSettings) -> Mapping[str, Trial]:
+    async def trial() -> str:
+        async with open_identity(settings) as identity:
+            assert identity is not None
+            assert settings.service_url is not None
+            return await identity.verified(await identity.token(settings.service_url))
+
+    return {"identity": trial} if settings.service_url else {}
+
+
 async def _peers(settings: ServiceSettings) -> AsyncIterator[tuple[str, str, str]]:
-    async with open_client() as client:
+    async with open_identity(settings) as identity, open_client(identity=identity) as client:
         for field in type(settings).model_fields:
             if field.endswith(PEER_URL):
                 name, url = field.removesuffix("_url").replace("_", "-"), str(getattr(settings, field))

@@ -36,16 +36,19 @@ KEEPALIVE_SECONDS = 30.0
 
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, *, http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls.
 
-    With ``http2``, one for large bodies to where HTTP/1 has a limit on them.
+    ``identity`` adds to each call who we are (see shared.identity). With ``http2``, one for large bodies to where
+    HTTP/1 has a limit on them.
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     usual = Http2Transport() if http2 else AiohttpTransport(limits=limits)
-    async with httpx.AsyncClient(transport=transport or usual, timeout=timeout, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        transport=transport or usual, auth=identity, timeout=timeout, trust_env=False
+    ) as client:
         yield client
 
 
@@ -144,7 +147,11 @@ class Peer:
                 response = await self._client.get(f"{self._url}/internal/health", headers=self._headers())
         except (httpx.HTTPError, aiohttp.ClientError, OSError):
             return "unreachable"
+        except Unavailable as error:  # our identity cannot be had
+            return f"cannot be asked: {error.reason}"
         if response.status_code in (401, 403):
+            if b'"identity_' in response.content:
+                return "does not take our identity (are its SERVICE_URL and INTERNAL_CALLERS right?)"
             return "does not take our token (is its JWT_SECRET another one?)"
         if response.status_code != 200:
             return f"answers {response.status_code}"

@@ -58,6 +58,21 @@ def _origins(value: str) -> str:
     return ",".join(origins)
 
 
+def _origin(value: str) -> str:
+    value = _url(value)
+    parts = urlsplit(value)
+    if parts.path:
+        raise ValueError("must be a URL such as https://user-service-123.europe-west3.run.app, without a path")
+    return f"{parts.scheme}://{parts.netloc.lower()}"  # as a caller's client writes it, for audiences are compared
+
+
+def _accounts(value: str) -> str:
+    accounts = [account.strip() for account in value.split(",") if account.strip()]
+    if not accounts or not all(re.fullmatch(r"[^@\s]+@[^@\s]+", account) for account in accounts):
+        raise ValueError("must be the emails of service accounts, separated by commas")
+    return ",".join(accounts)
+
+
 def _is_for_browsers(key: str) -> bool:
     """Whether a Supabase key is one that anybody may have: it could read and write nothing of ours."""
     try:
@@ -68,7 +83,9 @@ def _is_for_browsers(key: str) -> bool:
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
 Origins = Annotated[str, AfterValidator(_origins)]
+Accounts = Annotated[str, AfterValidator(_accounts)]
 Megabytes = Annotated[float, Field(ge=0.001, le=1_000_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 
@@ -93,6 +110,8 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     google_cloud_project: str | None = None
     http2: bool = False
+    service_url: Origin | None = None
+    internal_callers: Accounts | None = None
 
     @model_validator(mode="after")
     def _one_database(self) -> Self:
@@ -104,6 +123,17 @@ class ServiceSettings(BaseSettings):
                 "SUPABASE_KEY is a key for browsers: take the project's service_role or secret key instead"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> Self:
+        if bool(self.service_url) != bool(self.internal_callers):
+            missing = "INTERNAL_CALLERS" if self.service_url else "SERVICE_URL"
+            raise ValueError(f"{missing} is missing: set both SERVICE_URL and INTERNAL_CALLERS, or neither")
+        return self
+
+    @property
+    def callers(self) -> frozenset[str]:
+        return frozenset((self.internal_callers or "").split(",")) - {""}
 
     @property
     def needs_disk(self) -> bool:

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors
-from shared.auth import Service
+from shared.auth import Service, Sweeper
 from shared.errors import BadRequest, ServiceError, TooLarge, Unavailable
 from shared.logs import RequestLog
 from shared.settings import ServiceSettings
@@ -121,7 +121,7 @@ def sweep_route() -> APIRouter:
     router = APIRouter(prefix="/internal", include_in_schema=False)
 
     @router.post("/sweep")
-    async def sweep_now(request: Request, _: Service) -> dict[str, int]:
+    async def sweep_now(request: Request, _: Sweeper) -> dict[str, int]:
         sweep: Sweep = request.app.state.sweep
         return await sweep()
 

@@ -11,6 +11,7 @@ from shared import web
 from shared.audit import AuditLog
 from shared.auth import Tokens
 from shared.http import Peer, open_client
+from shared.identity import open_identity
 from shared.media_url import MediaUrls
 from shared.settings import load
 from storage_service import routes
@@ -34,7 +35,9 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             store = await stack.enter_async_context(open_store(settings))
             blobs = await stack.enter_async_context(open_blobs(settings))
             inspector = await stack.enter_async_context(Inspector())
-            client = await stack.enter_async_context(open_client(transport))
+            identity = await stack.enter_async_context(open_identity(settings, transport))
+            app.state.identity = identity
+            client = await stack.enter_async_context(open_client(transport, identity))
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
             video_service = Peer(client, "video-service", settings.video_service_url, tokens.for_service)
             usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)

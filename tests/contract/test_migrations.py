@@ -1,16 +1,18 @@
 """What every migration keeps to, read from the catalogue: what holds for those there are holds for those to come."""
 
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from standins.postgres import Database, Postgres, migrations
+from standins.postgres import Database, Postgres, installed, migrations
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ANNE = uuid.uuid4()
@@ -133,6 +135,24 @@ def tables(connection: psycopg.Connection) -> list[str]:
 def test_each_is_noted_under_its_name(database: psycopg.Connection) -> None:
     noted = database.execute("SELECT name FROM short_video_migrations ORDER BY name").fetchall()
     assert [name for (name,) in noted] == [path.stem for path in migrations()]
+
+
+def test_the_build_applies_them_as_often_as_it_runs(empty: Database, migrated: Database, tmp_path: Path) -> None:
+    """deploy/migrate.sh, with PostgreSQL's own psql."""
+    script = Path(__file__).parents[2] / "deploy/migrate.sh"
+    environment = {
+        "PATH": f"{installed() / 'bin'}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "DATABASE_URL": empty.as_owner,
+    }
+    for _ in range(2):
+        ran = subprocess.run(["sh", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert fingerprint(empty) == fingerprint(migrated)
+    elsewhere = environment | {"DATABASE_URL": f"{empty.as_owner} dbname=nobodys"}
+    ran = subprocess.run(["sh", script], env=elsewhere, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1
+    assert "no service was touched" in ran.stderr
 
 
 def test_applied_twice_they_change_nothing_and_lose_nothing(postgres: Postgres) -> None:

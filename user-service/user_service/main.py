@@ -10,6 +10,7 @@ from shared import web
 from shared.audit import AuditLog
 from shared.auth import Tokens
 from shared.http import Peer, open_client
+from shared.identity import open_identity
 from shared.settings import load
 from user_service import routes
 from user_service.config import Settings
@@ -28,7 +29,9 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings))
             passwords = await stack.enter_async_context(Argon2())
-            client = await stack.enter_async_context(open_client(transport))
+            identity = await stack.enter_async_context(open_identity(settings, transport))
+            app.state.identity = identity
+            client = await stack.enter_async_context(open_client(transport, identity))
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
             audit = await stack.enter_async_context(AuditLog(logging_service))
             app.state.users = UserService(

@@ -35,13 +35,19 @@ LIMITS = {"max_storage_mb": 1, "daily_bandwidth_mb": 2, "max_upload_mb": 0.9, "s
 
 
 class Switchboard(httpx.AsyncBaseTransport):
-    """Each service under its name as the host. One that is ``down`` refuses the connection."""
+    """Each service under its name as the host. One that is ``down`` refuses the connection.
+
+    ``outside`` has who answers under a host that is none of ours.
+    """
 
     def __init__(self) -> None:
         self.apps: dict[str, FastAPI] = {}
+        self.outside: dict[str, httpx.AsyncBaseTransport] = {}
         self.down: set[str] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host in self.outside:
+            return await self.outside[request.url.host].handle_async_request(request)
         app = self.apps.get(request.url.host)
         if app is None or request.url.host in self.down:
             raise httpx.ConnectError("connection refused", request=request)
@@ -140,8 +146,8 @@ class House:
         return dict(answer.json())
 
 
-def make_settings(path: Path, **given: Any) -> dict[str, Any]:
-    """The settings of all five: no environment and no ``.env`` has a say."""
+def make_settings(path: Path, *, guarded_for: str | None = None, **given: Any) -> dict[str, Any]:
+    """The settings of all five: no environment and no ``.env`` has a say. ``guarded_for``: the callers."""
     urls = {f"{name.replace('-', '_')}_url": f"http://{name}" for name in SERVICES}
     common: dict[str, Any] = {
         "_env_file": None,
@@ -158,7 +164,13 @@ def make_settings(path: Path, **given: Any) -> dict[str, Any]:
         module.config.Settings
         for module in (user_service, video_service, storage_service, usage_service, logging_service)
     ]
-    return {kind.service: kind(**common | urls | {"data_dir": path / kind.service} | given) for kind in kinds}
+    made = {}
+    for kind in kinds:
+        own: dict[str, Any] = {"data_dir": path / kind.service, "service_url": None, "internal_callers": guarded_for}
+        if guarded_for is not None:
+            own["service_url"] = f"http://{kind.service}"
+        made[kind.service] = kind(**common | urls | own | given)
+    return made
 
 
 def make_apps(settings: dict[str, Any], transport: httpx.AsyncBaseTransport | None = None) -> dict[str, FastAPI]:
@@ -167,13 +179,16 @@ def make_apps(settings: dict[str, Any], transport: httpx.AsyncBaseTransport | No
         "video-service": video_service.main.create_app(settings["video-service"], transport),
         "storage-service": storage_service.main.create_app(settings["storage-service"], transport),
         "usage-service": usage_service.main.create_app(settings["usage-service"], transport),
-        "logging-service": logging_service.main.create_app(settings["logging-service"]),
+        "logging-service": logging_service.main.create_app(settings["logging-service"], transport),
     }
 
 
 @asynccontextmanager
-async def open_house(path: Path, **given: Any) -> AsyncIterator[House]:
+async def open_house(
+    path: Path, outside: dict[str, httpx.AsyncBaseTransport] | None = None, **given: Any
+) -> AsyncIterator[House]:
     switchboard, settings = Switchboard(), make_settings(path, **LIMITS | given)
+    switchboard.outside = outside or {}
     switchboard.apps = make_apps(settings, switchboard)
     async with AsyncExitStack() as stack:
         for name in reversed(SERVICES):  # who is called opens first, and closes last

@@ -83,6 +83,19 @@ def test_an_unusable_value_is_one_line_that_names_its_setting(name: str, value: 
     assert "\n" not in text
 
 
+def test_a_service_has_a_url_and_callers_or_neither() -> None:
+    assert "INTERNAL_CALLERS is missing" in refusal(service_url="https://us.example")
+    assert "SERVICE_URL is missing" in refusal(internal_callers="a@b.example")
+    assert "SERVICE_URL" in refusal(service_url="https://us.example/path", internal_callers="a@b.example")
+    for wrong in (",", "video-service", "a@b.example c@d.example", "serviceAccount:a@"):
+        assert "INTERNAL_CALLERS" in refusal(service_url="https://us.example", internal_callers=wrong)
+    given = {"service_url": "https://Us.Example/", "internal_callers": " a@b.example, c@d.example,"}
+    settings = load(Settings, jwt_secret=SECRET, **given)
+    assert settings.service_url == "https://us.example"
+    assert settings.callers == {"a@b.example", "c@d.example"}
+    assert load(Settings, jwt_secret=SECRET).callers == set()
+
+
 def test_a_url_with_an_impossible_port_is_unusable() -> None:
     assert "PEER_URL" in refusal(peer_url="http://x:99999")
 

@@ -22,6 +22,7 @@ class Service:
         self.read = 0
         self.app = FastAPI()
         self.app.state.tokens = Tokens(settings)
+        self.app.state.identity = None
         self.app.include_router(web.status_routes("some-service", lambda _: {"database": self.ping}))
         self.app.state.sweep = web.one_at_a_time(self.sweep)
         self.app.include_router(web.sweep_route())
