@@ -1,6 +1,6 @@
 # docker build -f containers/storage-emulator.Dockerfile -t storage-emulator .
-# An emulator of Google Cloud Storage, in the version that uv.lock has: fake-gcs-server, which knows ranges, HEAD, CORS and
-# many connections at once. A bucket is a folder, so it is made by making one.
+# An emulator of Google Cloud Storage, in the version that uv.lock has: fake-gcs-server, which knows ranges, HEAD, CORS
+# and many connections at once. A bucket is a folder, so it is made by making one.
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build

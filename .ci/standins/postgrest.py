@@ -41,7 +41,7 @@ async def admin(scope: Any, receive: Any, send: Any) -> None:
 
 def server(app: Any, port: int) -> uvicorn.Server:
     config = configured(app)
-    config.host, config.port = "0.0.0.0", port
+    config.host, config.port = "0.0.0.0", port  # noqa: S104  a container's own
     return uvicorn.Server(config)
 
 

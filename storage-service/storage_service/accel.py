@@ -1,7 +1,7 @@
 """An answer whose bytes nginx sends in our place: ``X-Accel-Redirect`` names the file in a location of nginx's own.
 
-We judge the capability, the conditions and the range; nginx then reads the range once more, by its own rules. So this is
-for requests that both read alike, which are those that browsers make. The others we answer as ever.
+We judge the capability, the conditions and the range; nginx then reads the range once more, by its own rules. So this
+is for requests that both read alike, which are those that browsers make. The others we answer as ever.
 """
 
 import re
@@ -40,7 +40,11 @@ def answer(
         return None
     asked(part.stop - part.start)
     # Accept-Ranges and Content-Range are nginx's to say.
-    told = {"ETag": etag, "Last-Modified": modified_text, "X-Accel-Redirect": f"{location}{path.parent.name}/{path.name}"}
+    told = {
+        "ETag": etag,
+        "Last-Modified": modified_text,
+        "X-Accel-Redirect": f"{location}{path.parent.name}/{path.name}",
+    }
     return Response(headers={**headers, **told})
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import httpx
 from containers.engine import COMPOSE, NAMES, docker, inside, run
-from e2e.engines import DATABASES, Row
+from e2e.engines import DATABASES, Engine, Row
 from e2e.processes import free_ports
 
 from shared.auth import Role, Tokens, User
@@ -110,7 +110,9 @@ class Project:
         for number in range(len(values)):
             statement = statement.replace("?", f":'v{number}'", 1)
         command = ["psql", "-U", "postgres", "--no-psqlrc", "-qAt", "--set", "ON_ERROR_STOP=1", *named]
-        return docker("exec", "--interactive", self._house.everything["database"], *command, text=statement).splitlines()
+        return docker(
+            "exec", "--interactive", self._house.everything["database"], *command, text=statement
+        ).splitlines()
 
 
 class House:
@@ -122,11 +124,11 @@ class House:
         names = [*NAMES, "edge", "bucket"]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self._environment = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()} | {"TAG": tag}
-        self._overlays = overlays
+        self.overlays = overlays
         self.secret = make_secret(source)
         if "supabase" in overlays:
             make_more_secrets(source)
-        self.engine = Project(self) if "supabase" in overlays else Volumes(self)
+        self.engine: Engine = Project(self) if "supabase" in overlays else Volumes(self)
         self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True)
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
         self.containers: dict[str, Container] = {}
@@ -134,7 +136,7 @@ class House:
         """The ids of all that run, by their short names."""
 
     def compose(self, *arguments: str, seconds: float = 120) -> str:
-        files = ["docker-compose.yml", *(f"docker-compose.{overlay}.yml" for overlay in self._overlays)]
+        files = ["docker-compose.yml", *(f"docker-compose.{overlay}.yml" for overlay in self.overlays)]
         named = [part for file in files for part in ("--file", file)]
         command = [COMPOSE, "--project-name", self.project, *named, *arguments]
         return run(*command, cwd=self.source, env=self._environment, seconds=seconds)
@@ -147,7 +149,7 @@ class House:
         running = self.compose("ps", "--format", "{{.Service}} {{.ID}}", "--no-trunc").splitlines()
         self.everything = {name.removesuffix("-service"): id for name, id in sorted(map(str.split, running))}
         for name in NAMES:
-            port = self.ports["edge" if "edge" in self._overlays else name]
+            port = self.ports["edge" if "edge" in self.overlays else name]
             self.containers[name] = Container(name, self.everything[name], port)
         return took
 
@@ -185,7 +187,9 @@ def plant(source: Path) -> str:
 
 
 def make_more_secrets(source: Path) -> None:
-    line = re.search(r"^\(umask 077; scripts/supabase-secrets >>\.env\)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    line = re.search(
+        r"^\(umask 077; scripts/supabase-secrets >>\.env\)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
     assert line, "the README has lost the line that makes what Supabase needs"
     run("sh", "-euc", line[0], cwd=source)
 
