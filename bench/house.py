@@ -19,9 +19,9 @@ from wire import Request, request
 from shared.clock import to_text
 
 # The tests' services sweep when they are told to; these as anybody's do. Empty is the default.
-DEFAULTS: dict[str, object] = {"SWEEP_SECONDS": "", "STREAMED_REPORT_SECONDS": ""}
+DEFAULTS: dict[str, Any] = {"SWEEP_SECONDS": "", "STREAMED_REPORT_SECONDS": ""}
 # One person moves more in a bench than anybody may in a day.
-QUOTAS: dict[str, object] = {"MAX_STORAGE_MB": "100000", "DAILY_BANDWIDTH_MB": "1000000"}
+QUOTAS: dict[str, Any] = {"MAX_STORAGE_MB": "100000", "DAILY_BANDWIDTH_MB": "1000000"}
 OwnerOf = Callable[[int], uuid.UUID]
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -120,7 +120,7 @@ class House:
 
 
 @contextmanager
-def house(folder: Path, **settings: object) -> Iterator[House]:
+def house(folder: Path, **settings: Any) -> Iterator[House]:
     with Services(folder, None, faulty=False, **(DEFAULTS | QUOTAS | settings)) as services:
         yield House(services)
 

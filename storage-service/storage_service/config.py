@@ -21,6 +21,12 @@ def _bucket(value: str) -> str:
     return value
 
 
+def _location(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9_-]+)+/", value):
+        raise ValueError("must be the address of an internal location of nginx, such as /sent-by-nginx/")
+    return value
+
+
 class Settings(ServiceSettings):
     service: ClassVar[str] = "storage-service"
 
@@ -35,8 +41,10 @@ class Settings(ServiceSettings):
     gcs_bucket: Annotated[str, AfterValidator(_bucket)] | None = None
     google_application_credentials: Path | None = None
     storage_emulator_host: Url | None = None
+    storage_emulator_public_url: Url | None = None
     signed_url_seconds: Annotated[int, Field(ge=2, le=LONGEST_WINDOW)] = 900
     k_service: str | None = None  # Cloud Run's own, in every container there
+    accel_redirect: Annotated[str, AfterValidator(_location)] | None = None
 
     @model_validator(mode="after")
     def _key_file(self) -> Self:

@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.redirect_seconds = settings.signed_url_seconds // 2
             app.state.delivery_turn = asyncio.Lock()
             app.state.sized_below = settings.sized_below
+            app.state.accel_redirect = settings.accel_redirect
             app.state.meter = await stack.enter_async_context(
                 StreamMeter(Usage(usage_service), settings.streamed_report_seconds)
             )

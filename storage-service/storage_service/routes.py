@@ -11,7 +11,7 @@ from shared.contracts import Filename, Filenames, Grant, Reservation, StoredVide
 from shared.errors import RESPONSES, BadRequest, NotFound
 from shared.media_url import MediaUrls
 from shared.settings import MIB
-from storage_service import ranges
+from storage_service import accel, ranges
 from storage_service.blobs import Blobs, Kind, Method
 from storage_service.delivery import answer
 from storage_service.metering import StreamMeter
@@ -93,14 +93,25 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
         if kind == "video" and method == "GET":
             meter.count(grant.viewer, _asked(request, found))
         return _elsewhere(address, headers, request.app.state.redirect_seconds)
+    etag, modified = f'"{filename}.{kind}"', found.created_at
+
+    def sent(size: int) -> None:
+        meter.count(grant.viewer, size)
+
     try:
+        if location := request.app.state.accel_redirect:
+            by_nginx = accel.answer(
+                request, address, location, etag=etag, modified=modified, headers=headers, asked=sent
+            )
+            if by_nginx is not None:
+                return by_nginx
         return answer(
             request,
             address,
-            etag=f'"{filename}.{kind}"',
-            modified=found.created_at,
+            etag=etag,
+            modified=modified,
             headers=headers,
-            sent=lambda sent: meter.count(grant.viewer, sent),
+            sent=sent,
             turn=request.app.state.delivery_turn,
             sized_below=request.app.state.sized_below,
         )

@@ -51,6 +51,8 @@ def images(source: Path, canary: str, tag: str) -> Iterator[dict[str, str]]:
     try:
         for name, image in built.items():
             build(source / f"{name}-service", image)
+        built["emulator"] = f"storage-emulator:{tag}"
+        build(source, built["emulator"], "containers/storage-emulator.Dockerfile", ".")
         yield built
     finally:
         for image in built.values():
@@ -64,11 +66,16 @@ def own_network() -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(scope="session")
-def services(source: Path, images: dict[str, str], tag: str) -> Iterator[House]:
-    house = House(source, tag)
+@pytest.fixture(scope="module")
+def services(
+    source: Path, images: dict[str, str], tag: str, figures: list[str], request: pytest.FixtureRequest
+) -> Iterator[House]:
+    """The project that a file of tests is about: its OVERLAYS are the compose files beside the first."""
+    overlays = getattr(request.module, "OVERLAYS", ())
+    house = House(source, tag, overlays)
     try:
-        house.up()
+        took = house.up()
+        figures.append(" + ".join(["compose", *overlays]) + f": {took:.1f} s until all are healthy")
         yield house
     finally:
         house.down()
@@ -79,6 +86,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     house = getattr(item, "funcargs", {}).get("services")
     if report.failed and report.when == "call" and isinstance(house, House):
-        for container in house:
-            report.sections.append((f"{container.name}-service printed last", logs(container.id)[-4000:]))
+        for name, container in house.everything.items():
+            report.sections.append((f"{name} printed last", logs(container)[-4000:]))
     return report

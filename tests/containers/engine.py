@@ -57,9 +57,9 @@ def inspect(what: str) -> Any:
     return found
 
 
-def build(folder: Path, image: str) -> None:
+def build(folder: Path, image: str, dockerfile: str = "Dockerfile", context: str = "..") -> None:
     """As the README has it: from the service's own folder."""
-    run(DOCKER, "build", *BUILD_ARGS, "-f", "Dockerfile", "-t", image, "..", cwd=folder, seconds=600)
+    run(DOCKER, "build", *BUILD_ARGS, "-f", dockerfile, "-t", image, context, cwd=folder, seconds=600)
 
 
 def inside(container: str, program: str, *arguments: str, seconds: float = 60) -> str:

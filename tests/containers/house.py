@@ -7,15 +7,16 @@ import json
 import re
 import secrets
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import httpx
-from containers.engine import COMPOSE, NAMES, inside, run
-from e2e.engines import DATABASES, Row
+from containers.engine import COMPOSE, NAMES, docker, inside, run
+from e2e.engines import DATABASES, Engine, Row
 from e2e.processes import free_ports
 
 from shared.auth import Role, Tokens, User
@@ -32,6 +33,14 @@ STORED = """
 import json, pathlib
 files = [path for path in pathlib.Path("/data").rglob("*") if path.is_file() and ".db" not in path.name]
 print(json.dumps({path.name: path.stat().st_size for path in files}))
+"""
+
+
+OBJECTS = """
+import http.client, json
+bucket = http.client.HTTPConnection("bucket", 4443, timeout=10)
+bucket.request("GET", "/storage/v1/b/short-videos/o")
+print(json.dumps({item["name"]: int(item["size"]) for item in json.load(bucket.getresponse()).get("items") or []}))
 """
 
 
@@ -74,30 +83,75 @@ class Volumes:
         return inside(self._house["storage"].id, "import os; print(*os.listdir('/data/incoming'))").strip() != ""
 
 
-class House:
-    """What a journey needs of ``e2e.services.Services``, over a project of Compose."""
+class Project:
+    """The same over docker-compose.supabase.yml: rows are read by psql, objects by the emulator's own interface."""
 
-    def __init__(self, source: Path, tag: str) -> None:
+    settings: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, house: "House") -> None:
+        self._house = house
+
+    def rows(self, service: str, query: str, *values: str) -> list[Row]:
+        return [json.loads(line) for line in self._ask(f"SELECT to_jsonb(found) FROM ({query}) AS found", values)]
+
+    def execute(self, service: str, statement: str, *values: str) -> None:
+        self._ask(statement, values)
+
+    def stored(self) -> dict[str, int]:
+        objects: dict[str, int] = json.loads(inside(self._house["storage"].id, OBJECTS))
+        kinds = {".mp4": ".video", ".jpg": ".jpg"}
+        return {Path(key).stem + kinds[Path(key).suffix]: size for key, size in objects.items()}
+
+    def is_receiving(self) -> bool:
+        return bool(self.rows("storage", "SELECT filename FROM storage_objects WHERE state = 'reserved'"))
+
+    def _ask(self, statement: str, values: tuple[str, ...]) -> list[str]:
+        named = [part for number, value in enumerate(values) for part in ("--set", f"v{number}={value}")]
+        for number in range(len(values)):
+            statement = statement.replace("?", f":'v{number}'", 1)
+        command = ["psql", "-U", "postgres", "--no-psqlrc", "-qAt", "--set", "ON_ERROR_STOP=1", *named]
+        return docker(
+            "exec", "--interactive", self._house.everything["database"], *command, text=statement
+        ).splitlines()
+
+
+class House:
+    """What a journey needs of ``e2e.services.Services``, over a project of Compose with these files added."""
+
+    def __init__(self, source: Path, tag: str, overlays: Sequence[str] = ()) -> None:
         self.source = source
         self.project = f"short-video-{tag}"
-        self._ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
-        self._environment = {f"{name.upper()}_PORT": str(port) for name, port in self._ports.items()} | {"TAG": tag}
+        names = [*NAMES, "edge", "bucket"]
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._environment = {f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()} | {"TAG": tag}
+        self.overlays = overlays
         self.secret = make_secret(source)
-        self.engine = Volumes(self)
+        if "supabase" in overlays:
+            make_more_secrets(source)
+        self.engine: Engine = Project(self) if "supabase" in overlays else Volumes(self)
         self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True)
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
         self.containers: dict[str, Container] = {}
+        self.everything: dict[str, str] = {}
+        """The ids of all that run, by their short names."""
 
     def compose(self, *arguments: str, seconds: float = 120) -> str:
-        return run(
-            COMPOSE, "--project-name", self.project, *arguments, cwd=self.source, env=self._environment, seconds=seconds
-        )
+        files = ["docker-compose.yml", *(f"docker-compose.{overlay}.yml" for overlay in self.overlays)]
+        named = [part for file in files for part in ("--file", file)]
+        command = [COMPOSE, "--project-name", self.project, *named, *arguments]
+        return run(*command, cwd=self.source, env=self._environment, seconds=seconds)
 
-    def up(self) -> None:
+    def up(self) -> float:
+        """Until all are healthy; how many seconds it took."""
+        began = time.monotonic()
         self.compose("up", "--no-build", "--detach", "--wait", "--wait-timeout", "100")
-        for name, port in self._ports.items():
-            found = self.compose("ps", "--all", "--quiet", f"{name}-service").strip()
-            self.containers[name] = Container(name, found, port)
+        took = time.monotonic() - began
+        running = self.compose("ps", "--format", "{{.Service}} {{.ID}}", "--no-trunc").splitlines()
+        self.everything = {name.removesuffix("-service"): id for name, id in sorted(map(str.split, running))}
+        for name in NAMES:
+            port = self.ports["edge" if "edge" in self.overlays else name]
+            self.containers[name] = Container(name, self.everything[name], port)
+        return took
 
     def down(self) -> None:
         self.client.close()
@@ -130,6 +184,14 @@ def plant(source: Path) -> str:
             (service / place).parent.mkdir(exist_ok=True)
             (service / place).write_text(f"JWT_SECRET={canary}\n")
     return canary
+
+
+def make_more_secrets(source: Path) -> None:
+    line = re.search(
+        r"^\(umask 077; scripts/supabase-secrets >>\.env\)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert line, "the README has lost the line that makes what Supabase needs"
+    run("sh", "-euc", line[0], cwd=source)
 
 
 def make_secret(source: Path) -> str:

@@ -1,18 +1,15 @@
 """`docker compose up` serves the journey, in containers that may do next to nothing, and loses nothing."""
 
 import json
-import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import videos
-from containers.engine import DOCKER, NAMES, Failed, docker, inside, inspect, logs, state, stop, wait_until_healthy
+from containers.engine import NAMES, Failed, inside, inspect, logs, state, stop, wait_until_healthy
 from containers.house import House
+from containers.memory import in_mib, memory, watched
 from e2e.books import audit
 from e2e.people import Person
 from e2e.processes import wait_for
@@ -38,7 +35,6 @@ __all__ = [
 
 UPLOADS = 16
 AT_REST = 90 * MIB
-UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 # Kills all that runs in the container but its first process, which then ends too, and itself.
 MURDER = "import os, signal; os.kill(-1, signal.SIGKILL)"
 CONFINED = """
@@ -64,7 +60,7 @@ print(json.dumps({
 def test_each_rests_in_90_mb(services: House, figures: list[str]) -> None:
     time.sleep(3)
     used = memory(services)
-    figures.append("at rest: " + ", ".join(f"{name} {bytes_ / MIB:.0f}" for name, bytes_ in used.items()) + " MiB")
+    figures.append(f"at rest: {in_mib(used)}")
     assert {name: bytes_ for name, bytes_ in used.items() if bytes_ > AT_REST} == {}
 
 
@@ -92,11 +88,7 @@ def test_sixteen_uploads_at_once_keep_the_memory_limits(services: House, figures
     took = time.monotonic() - began
     film.unlink()
     assert statuses == [200] * UPLOADS
-    figures.append(
-        f"under {UPLOADS} uploads of 50 MB ({took:.0f} s): "
-        + ", ".join(f"{name} {bytes_ / MIB:.0f}" for name, bytes_ in highest.items())
-        + " MiB at most"
-    )
+    figures.append(f"under {UPLOADS} uploads of 50 MB ({took:.0f} s): {in_mib(highest)} at most")
     for container in services:
         now = inspect(container.id)
         assert not now["State"]["OOMKilled"], container.name
@@ -148,43 +140,3 @@ def test_stopped_they_end_by_themselves_and_what_they_keep_survives_new_containe
     assert (books(ada), ada.videos()) == before
     assert services.client.get(kept["filepath"]).content == film
     assert ada.login().status_code == 200
-
-
-def memory(services: House) -> dict[str, int]:
-    """What the engine counts: without the cache of files, which the kernel takes back when somebody needs it."""
-    said = docker("stats", "--no-stream", "--format", "{{json .}}", *[container.id for container in services])
-    return dict(read_stats(services, line) for line in said.splitlines())
-
-
-def read_stats(services: House, line: str) -> tuple[str, int]:
-    read: Any = json.loads(line)
-    (name,) = [container.name for container in services if container.id.startswith(read["ID"])]
-    number = read["MemUsage"].split("/")[0].strip()
-    digits = number.rstrip("BKMGi")
-    return name, int(float(digits) * UNITS[number.removeprefix(digits)])
-
-
-@contextmanager
-def watched(services: House) -> Iterator[dict[str, int]]:
-    """The most that each used, by a look every second."""
-    highest = dict.fromkeys(NAMES, 0)
-    ids = [container.id for container in services]
-    command = [DOCKER, "stats", "--format", "{{json .}}", *ids]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-
-        def read() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                start = line.find("{")  # behind what clears a terminal
-                if start >= 0 and "--" not in line:
-                    name, used = read_stats(services, line[start : line.rindex("}") + 1])
-                    highest[name] = max(highest[name], used)
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        try:
-            yield highest
-        finally:
-            process.terminate()
-            process.wait(10)
-            reader.join(10)

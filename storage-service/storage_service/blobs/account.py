@@ -47,9 +47,11 @@ async def open_account(settings: Settings) -> AsyncIterator[Account]:
         session = stack.enter_context(requests.Session())
         credentials = await asyncio.to_thread(_credentials, settings)
         endpoint = emulator or ENDPOINT
-        urls: SignedUrls | PlainUrls = PlainUrls(endpoint, bucket)
+        # A browser may have another way to an emulator than we.
+        public = (settings.storage_emulator_public_url or emulator) if emulator else ENDPOINT
+        urls: SignedUrls | PlainUrls = PlainUrls(public, bucket)
         if credentials is not None:
-            urls = SignedUrls(_signing(credentials, session), endpoint, bucket, settings.signed_url_seconds)
+            urls = SignedUrls(_signing(credentials, session), public, bucket, settings.signed_url_seconds)
         stack.callback(urls.close)
         client = Client(
             # Only buckets belong to a project. Left out, the library would search for one, in the network too.

@@ -10,6 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("user", "video", "storage", "usage", "logging")
+DOCKERFILES = [
+    *(ROOT / f"{name}-service" / "Dockerfile" for name in NAMES),
+    *(ROOT / "containers").glob("*.Dockerfile"),
+]
 
 
 def dockerfile(name: str) -> str:
@@ -22,11 +26,11 @@ def test_the_five_dockerfiles_are_one_text_but_for_the_name() -> None:
     assert not re.search(rf"({'|'.join(NAMES)})[-_]service", texts.pop()), "one names another service"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_hadolint_finds_nothing(name: str) -> None:
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_hadolint_finds_nothing(path: Path) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     said = subprocess.run(
-        [hadolint, "--no-color", ROOT / f"{name}-service" / "Dockerfile"],
+        [hadolint, "--no-color", path],
         capture_output=True,
         text=True,
         timeout=60,
@@ -37,13 +41,14 @@ def test_hadolint_finds_nothing(name: str) -> None:
 
 def test_no_dockerfile_fetches_its_own_frontend() -> None:
     """A `# syntax=` line is one more image from a registry, at every build."""
-    assert not any(re.search(r"^#\s*syntax\s*=", dockerfile(name), re.MULTILINE | re.IGNORECASE) for name in NAMES)
+    assert not [path for path in DOCKERFILES if re.search(r"(?im)^#\s*syntax\s*=", path.read_text())]
 
 
 def test_the_uv_of_the_images_is_one_that_the_services_accept() -> None:
     found = re.search(r"uv==(\d+)\.(\d+)\.\d+", dockerfile("user"))
     assert found
     (required,) = tomllib.loads((ROOT / "user-service/pyproject.toml").read_text())["build-system"]["requires"]
+    assert set(re.findall(r"uv==[\d.]+", "".join(path.read_text() for path in DOCKERFILES))) == {found[0]}
     lowest, below = re.findall(r"(\d+)\.(\d+)", required)
     assert tuple(map(int, lowest)) <= tuple(map(int, found.groups())) < tuple(map(int, below))
 

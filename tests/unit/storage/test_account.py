@@ -39,6 +39,24 @@ async def test_an_emulator_gets_plain_urls_without_a_key_and_signed_ones_with_it
     verify(signed, "GET", private.public_key(), datetime.now(UTC).timestamp())
 
 
+async def test_browsers_are_sent_to_where_they_reach_the_emulator(key_file: Path, private: rsa.RSAPrivateKey) -> None:
+    given = settings(storage_emulator_host="http://bucket:4443", storage_emulator_public_url="http://localhost:9")
+    for way in (given, given.model_copy(update={"google_application_credentials": key_file})):
+        async with open_blobs(way) as blobs:
+            url = await blobs.address("film", "video", "video/mp4", "GET")
+        assert isinstance(url, str)
+        assert url.startswith(f"http://localhost:9/bucket/{KEY}?")
+    verify(url, "GET", private.public_key(), datetime.now(UTC).timestamp())
+
+
+async def test_without_an_emulator_its_public_url_means_nothing(key_file: Path) -> None:
+    given = settings(google_application_credentials=key_file, storage_emulator_public_url="http://localhost:9")
+    async with open_blobs(given) as blobs:
+        url = await blobs.address("film", "video", "video/mp4", "GET")
+    assert isinstance(url, str)
+    assert url.startswith(f"{ENDPOINT}/bucket/")
+
+
 async def test_a_key_file_signs_for_the_real_bucket(key_file: Path, private: rsa.RSAPrivateKey) -> None:
     async with open_blobs(settings(google_application_credentials=key_file, signed_url_seconds=60)) as blobs:
         url = await blobs.address("film", "video", "video/mp4", "HEAD")
