@@ -106,13 +106,13 @@ def _ledger(services: Services, films: list[Film]) -> Iterator[str]:
 
 def _days(services: Services, films: list[Film]) -> Iterator[str]:
     """An upload counts on the day it began, so on that of its row or the one before."""
-    events = {(row["kind"], row["id"]): row for row in _rows(services, "usage", "SELECT * FROM usage_events")}
+    events, read_days = _events_and_days(services)
     expected: dict[tuple[str, str], Counter[str]] = {}
     for (kind, _), row in events.items():
         day = expected.setdefault((row["user_id"], row["day"]), Counter())
         day[{"upload": "uploads", "deletion": "deletions", "stream": "streams"}[kind]] += 1
         day[{"upload": "uploaded", "deletion": "nothing", "stream": "streamed"}[kind]] += row["size"]
-    days = {(row["user_id"], row["day"]): row for row in _rows(services, "usage", "SELECT * FROM usage_days")}
+    days = {(row["user_id"], row["day"]): row for row in read_days}
     for key in days.keys() | expected.keys():
         for counter in ("uploads", "uploaded", "deletions", "streamed"):
             counted = days[key][counter] if key in days else 0
@@ -129,6 +129,16 @@ def _days(services: Services, films: list[Film]) -> Iterator[str]:
     for kind, identity in events:
         if kind != "stream":
             yield f"usage counted the {kind} of {identity}, which is no video"
+
+
+def _events_and_days(services: Services) -> tuple[dict[tuple[str, str], Row], list[Row]]:
+    """As of one moment: what was watched may be reported just between two looks."""
+    for _ in range(5):
+        events = _rows(services, "usage", "SELECT * FROM usage_events")
+        days = _rows(services, "usage", "SELECT * FROM usage_days")
+        if len(events) == len(_rows(services, "usage", "SELECT * FROM usage_events")):
+            break
+    return {(row["kind"], row["id"]): row for row in events}, days
 
 
 def _public(services: Services, films: list[Film], people: set[str]) -> Iterator[str]:
