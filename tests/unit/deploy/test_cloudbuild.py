@@ -121,7 +121,7 @@ def test_everything_it_sets_is_a_setting_of_that_service_and_complete(
     set_here = environment(flags)
     secrets = dict(pair.split("=", 1) for pair in flags["--set-secrets"].split(","))
     kind = settings_of(name)
-    assert {variable.lower() for variable in [*set_here, *secrets]} <= set(kind.model_fields) | {"http2"}
+    assert {variable.lower() for variable in [*set_here, *secrets]} <= set(kind.model_fields)
 
     monkeypatch.chdir(tmp_path)
     for field in kind.model_fields:
