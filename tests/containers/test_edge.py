@@ -231,7 +231,7 @@ def test_a_refusal_arrives_whole_though_the_upload_has_only_begun(services: Hous
     """Through a proxy a refusal that comes before the body is often a broken connection."""
     ada = Person(services, "Ada")  # type: ignore[arg-type]
     film = videos.exactly(40 * MIB)
-    for _ in range(3):
+    for _ in range(20):
         form = Form(film)
         headers = {"Authorization": "Bearer x", "Content-Type": form.content_type, "Content-Length": str(form.length)}
         answer = services.client.post(
@@ -260,7 +260,7 @@ def test_a_service_that_is_away_is_a_503_and_found_again(services: House, url: s
     wait_for(lambda: ada.get("usage", "/api/usage/daily-usage").status_code == 200)
 
 
-@pytest.mark.parametrize("name", ["edge", "storage", "video"])
+@pytest.mark.parametrize("name", ["edge", "storage"])
 def test_one_that_is_killed_comes_back_with_its_data(services: House, name: str) -> None:
     ada = Person(services, "Ada")  # type: ignore[arg-type]
     film = videos.exactly(200_000)

@@ -154,7 +154,7 @@ def test_sixteen_uploads_at_once_keep_the_memory_limits(services: House, figures
         assert person.delete_all().status_code == 200
 
 
-@pytest.mark.parametrize("name", ["database", "rest", "gateway", "bucket", "storage"])
+@pytest.mark.parametrize("name", ["database", "rest", "gateway", "bucket"])
 def test_one_that_is_killed_comes_back_with_its_data(services: House, name: str) -> None:
     ada = Person(services, "Ada")  # type: ignore[arg-type]
     film = videos.exactly(200_000)

@@ -135,6 +135,7 @@ def test_a_path_that_can_be_read_in_two_ways_is_nobodys(
 def test_uploads_pass_through_as_they_come(http: Directive) -> None:
     assert http.value("proxy_request_buffering") == "off"
     assert http.value("proxy_http_version") == "1.1"
+    assert http.one("proxy_set_header", "Connection").words[2] == "", "or a refusal before the end would be lost"
     assert http.value("proxy_max_temp_file_size") == "0"
     # 0 is no limit of its own; a service has the right one, whatever MAX_UPLOAD_MB is.
     most = http.value("client_max_body_size")
