@@ -33,6 +33,7 @@ class StreamMeter:
         self._clock = clock
         self._counted: Counter[uuid.UUID] = Counter()
         self._unreported: StreamedBatch | None = None
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -54,16 +55,17 @@ class StreamMeter:
 
     async def report(self) -> None:
         """Report all that was counted; raises ``Unavailable``, and then keeps it for the next time."""
-        while self._unreported or self._counted:
-            if self._unreported is None:
-                self._unreported = self._next_batch()
-            try:
-                await self._usage.streamed(self._unreported)
-            except Unavailable:
-                raise
-            except ServiceError as error:
-                log.error("usage-service refused a report: %s", error.message)
-            self._unreported = None
+        async with self._turn:  # or one would take what another has begun for done
+            while self._unreported or self._counted:
+                if self._unreported is None:
+                    self._unreported = self._next_batch()
+                try:
+                    await self._usage.streamed(self._unreported)
+                except Unavailable:
+                    raise
+                except ServiceError as error:
+                    log.error("usage-service refused a report: %s", error.message)
+                self._unreported = None
 
     async def _report_forever(self) -> None:
         while True:

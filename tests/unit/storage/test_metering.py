@@ -61,6 +61,24 @@ async def test_what_one_viewer_got_is_one_figure() -> None:
     assert len(usage.batches) == 1, "nothing new, nothing to say"
 
 
+async def test_who_asks_for_a_report_during_another_one_is_answered_when_all_is_told() -> None:
+    class Slow(Usage):
+        async def streamed(self, batch: StreamedBatch) -> None:
+            await asyncio.sleep(0.01)
+            await super().streamed(batch)
+
+    usage = Slow()
+    counting = meter(usage)
+    counting.count(ANN, 1)
+    under_way = asyncio.create_task(counting.report())
+    await asyncio.sleep(0)
+    counting.count(ANN, 20)
+    await counting.report()
+    assert usage.totals == {ANN: 21}
+    assert len(usage.batches) == 2, "and nothing is told twice"
+    await under_way
+
+
 async def test_many_viewers_come_in_batches_that_usage_service_takes() -> None:
     usage = Usage()
     counting = meter(usage)
