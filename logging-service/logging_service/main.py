@@ -31,7 +31,6 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
 
     app = FastAPI(title="logging-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = Tokens(settings)
-    app.include_router(routes.public)
-    app.include_router(web.status_routes("logging-service", lambda request: request.app.state.checks))
+    web.add_routes(app, routes.public, web.status_routes("logging-service", lambda request: request.app.state.checks))
     web.install(app, settings)
     return app

@@ -21,6 +21,8 @@ QUEUE = 10_000
 # A batch stays below the limit on bodies even when every description is as long as can be, and of four-byte characters.
 LONGEST_DESCRIPTION = 1000
 BATCH = min(400, MAX_LOGS)
+# What comes within this time goes in one call, which costs this service and the receiver as much as a hundred entries.
+GATHER_SECONDS = 0.1
 FLUSH_SECONDS = 3.0
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -71,6 +73,7 @@ class AuditLog:
     async def _send_all(self) -> None:
         while not (self._closing.is_set() and self._queue.empty()):
             self._unsent = [await self._queue.get()]
+            await self._until_closing(GATHER_SECONDS)
             while len(self._unsent) < BATCH and not self._queue.empty():
                 self._unsent.append(self._queue.get_nowait())
             await self._send()
@@ -96,7 +99,11 @@ class AuditLog:
         """Wait before the next try; when closing, a receiver that is away is tried quickly until the time is over."""
         if self._closing.is_set():
             await asyncio.sleep(BACKOFF_SECONDS[0])
-            return
+        else:
+            await self._until_closing(seconds)
+
+    async def _until_closing(self, seconds: float) -> None:
+        """Wait, but not when this is to end."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()

@@ -11,10 +11,11 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from jose import jws, jwt
 from jose.exceptions import JOSEError
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -143,47 +144,60 @@ class Tokens:
         return dict(jwt.decode(token, secret, algorithms=["HS256"], issuer=ISSUER, options=options | required))
 
 
-def _refuse() -> User:
+def _refuse() -> NoReturn:
     raise Unauthorized
 
 
-_bearer = HTTPBearer(auto_error=False, description="The token that `POST /api/users/login` gives.")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+class _Bearer(SecurityBase):
+    """Who sent the token in the header. It is the dependency itself: one more of them costs more than the verifying."""
+
+    model = HTTPBearer(description="The token that `POST /api/users/login` gives.")
+    scheme_name = "HTTPBearer"
+
+    @staticmethod
+    def token(request: Request) -> str | None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
 
 
-async def _current_user(request: Request, credentials: Credentials) -> User:
-    tokens: Tokens = request.app.state.tokens
-    if credentials is None:
-        raise Unauthorized
-    return tokens.user(credentials.credentials)
+class _User(_Bearer):
+    async def __call__(self, request: Request) -> User:
+        tokens: Tokens = request.app.state.tokens
+        return tokens.user(self.token(request) or _refuse())
 
 
-async def _admin(user: Annotated[User, Depends(_current_user)]) -> User:
-    if not user.is_admin:
-        raise Forbidden("Only an administrator may do this.")
-    return user
+class _Admin(_User):
+    async def __call__(self, request: Request) -> User:
+        user = await super().__call__(request)
+        if not user.is_admin:
+            raise Forbidden("Only an administrator may do this.")
+        return user
 
 
-async def _calling_service(request: Request, credentials: Credentials) -> str:
-    tokens: Tokens = request.app.state.tokens
-    if credentials is None:
-        raise Unauthorized("This call needs a service's token.")
-    service = tokens.service(credentials.credentials)
-    identity: Identity | None = request.app.state.identity
-    if identity is not None:
-        await identity.caller(bearer(request.headers.get(HEADER)))
-    return service
+class _Service(_Bearer):
+    async def __call__(self, request: Request) -> str:
+        tokens: Tokens = request.app.state.tokens
+        token = self.token(request)
+        if not token:
+            raise Unauthorized("This call needs a service's token.")
+        service = tokens.service(token)
+        identity: Identity | None = request.app.state.identity
+        if identity is not None:
+            await identity.caller(bearer(request.headers.get(HEADER)))
+        return service
 
 
-async def _who_may_sweep(request: Request, credentials: Credentials) -> str:
-    identity: Identity | None = request.app.state.identity
-    if identity is not None and credentials is not None and is_googles(credentials.credentials):
-        return await identity.caller(credentials.credentials)
-    return await _calling_service(request, credentials)
+class _Sweeper(_Service):
+    async def __call__(self, request: Request) -> str:
+        identity: Identity | None = request.app.state.identity
+        token = self.token(request)
+        if identity is not None and token and is_googles(token):
+            return await identity.caller(token)
+        return await super().__call__(request)
 
 
-CurrentUser = Annotated[User, Depends(_current_user)]
-Admin = Annotated[User, Depends(_admin)]
-Service = Annotated[str, Depends(_calling_service)]
-Sweeper = Annotated[str, Depends(_who_may_sweep)]
+CurrentUser = Annotated[User, Depends(_User())]
+Admin = Annotated[User, Depends(_Admin())]
+Service = Annotated[str, Depends(_Service())]
+Sweeper = Annotated[str, Depends(_Sweeper())]
 """A service; or Cloud Scheduler, which has no token of ours, by what Google says of its account."""

@@ -40,11 +40,13 @@ class Sqlite:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
+        self._here: sqlite3.Connection | None = None
         self._opened: list[sqlite3.Connection] = []
 
     async def __aenter__(self) -> Self:
         try:
             await asyncio.get_running_loop().run_in_executor(self._writer, self._migrate)
+            self._here = self._open(wait=0)
         except (OSError, sqlite3.Error) as error:
             await self.__aexit__()
             raise DatabaseError(f"the database {self._path} cannot be opened: {error}") from error
@@ -74,17 +76,19 @@ class Sqlite:
         return await self._run(self._writer, transaction)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work``, which only reads, over one snapshot of the last commit."""
+        """Run ``work``, which only reads, over one snapshot of the last commit, on a reader's thread."""
+        return await self._run(self._readers, lambda: _snapshot(self._connection(), work))
 
-        def snapshot() -> T:
-            connection = self._connection()
-            connection.execute("BEGIN")
-            try:
-                return work(connection)
-            finally:
-                connection.execute("COMMIT")
-
-        return await self._run(self._readers, snapshot)
+    async def glance(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """``read`` for a few rows found by an index, done here and now: under load the way to a thread and back costs
+        ten times as much. A reader waits for no writer in WAL mode; whatever is in the way all the same is left to
+        ``read``, which may wait.
+        """
+        assert self._here is not None, "the database is not open"
+        try:
+            return _snapshot(self._here, work)
+        except sqlite3.DatabaseError:
+            return await self.read(work)
 
     async def execute(self, statement: str, parameters: Parameters = ()) -> int:
         """One statement as a transaction; how many rows it changed."""
@@ -94,7 +98,8 @@ class Sqlite:
         return await self.read(lambda connection: connection.execute(query, parameters).fetchall())
 
     async def fetch_one(self, query: str, parameters: Parameters = ()) -> sqlite3.Row | None:
-        return await self.read(lambda connection: connection.execute(query, parameters).fetchone())
+        """The row that an index finds, or None."""
+        return await self.glance(lambda connection: connection.execute(query, parameters).fetchone())
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""
@@ -112,16 +117,17 @@ class Sqlite:
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection: the writer has one thread, each reader its own."""
         if not hasattr(self._local, "connection"):
-            connection = sqlite3.connect(
-                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._opened.append(connection)
-            connection.row_factory = sqlite3.Row
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
+            self._local.connection = self._open(wait=BUSY_SECONDS)
         return self._local.connection  # type: ignore[no-any-return]
+
+    def _open(self, *, wait: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=wait, isolation_level=None, check_same_thread=False)
+        self._opened.append(connection)
+        connection.row_factory = sqlite3.Row
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
 
     def _migrate(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +149,14 @@ class Sqlite:
         self._readers.shutdown()
         for connection in self._opened:
             connection.close()
+
+
+def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        connection.execute("COMMIT")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -75,10 +75,13 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
 
     app = FastAPI(title="storage-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = tokens
-    app.include_router(routes.public)
-    app.include_router(routes.media)
-    app.include_router(routes.internal)
-    app.include_router(web.sweep_route())
-    app.include_router(web.status_routes("storage-service", lambda request: request.app.state.checks))
+    web.add_routes(
+        app,
+        routes.public,
+        routes.media,
+        routes.internal,
+        web.sweep_route(),
+        web.status_routes("storage-service", lambda request: request.app.state.checks),
+    )
     web.install(app, settings, streams=["/internal/objects/"])
     return app

@@ -49,9 +49,12 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
 
     app = FastAPI(title="usage-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = tokens
-    app.include_router(routes.public)
-    app.include_router(routes.internal)
-    app.include_router(web.sweep_route())
-    app.include_router(web.status_routes("usage-service", lambda request: request.app.state.checks))
+    web.add_routes(
+        app,
+        routes.public,
+        routes.internal,
+        web.sweep_route(),
+        web.status_routes("usage-service", lambda request: request.app.state.checks),
+    )
     web.install(app, settings)
     return app

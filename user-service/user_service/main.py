@@ -50,8 +50,11 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
 
     app = FastAPI(title="user-service", lifespan=lifespan, redirect_slashes=False)
     app.state.tokens = tokens
-    app.include_router(routes.public)
-    app.include_router(routes.internal)
-    app.include_router(web.status_routes("user-service", lambda request: request.app.state.checks))
+    web.add_routes(
+        app,
+        routes.public,
+        routes.internal,
+        web.status_routes("user-service", lambda request: request.app.state.checks),
+    )
     web.install(app, settings)
     return app

@@ -44,6 +44,7 @@ class Receiver:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "BACKOFF_SECONDS", (0.005, 0.01))
+    monkeypatch.setattr(audit, "GATHER_SECONDS", 0.005)
 
 
 @pytest.fixture
@@ -71,6 +72,28 @@ async def test_everything_arrives_in_order_in_batches(receiver: Receiver) -> Non
     assert receiver.descriptions == [str(each) for each in range(1200)]
     assert max(len(batch) for batch in receiver.batches) <= audit.BATCH
     assert log.dropped == 0
+
+
+async def test_what_happens_within_a_moment_goes_in_one_call(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "GATHER_SECONDS", 0.2)
+    async with sending(receiver) as log:
+        for _ in range(10):
+            record(log, 1)
+            await asyncio.sleep(0.001)
+        assert receiver.batches == []
+        await asyncio.sleep(0.3)
+        assert [len(batch) for batch in receiver.batches] == [10]
+
+
+async def test_the_end_does_not_wait_for_more(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "GATHER_SECONDS", 60)
+    started = time.perf_counter()
+    async with sending(receiver) as log:
+        record(log, 3)
+    assert receiver.descriptions == ["0", "1", "2"]
+    assert time.perf_counter() - started < 2
 
 
 async def test_an_entry_carries_its_own_id_and_the_time_it_happened(receiver: Receiver) -> None:

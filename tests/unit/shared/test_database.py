@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -116,10 +117,44 @@ async def test_readers_see_one_snapshot_and_wait_for_no_writer(database: Sqlite)
     assert await database.read(numbers) == [1]
 
 
+async def test_a_glance_sees_the_last_commit_and_waits_for_no_writer(database: Sqlite) -> None:
+    written, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        add(connection, 2)
+        written.set()
+        assert go_on.wait(10)
+
+    await database.write(lambda connection: add(connection, 1))
+    writing = asyncio.create_task(database.write(slow))
+    await asyncio.to_thread(written.wait)
+    assert await database.glance(numbers) == [1]
+    go_on.set()
+    await writing
+    assert await database.glance(numbers) == [1, 2]
+
+
+async def test_a_glance_that_would_have_to_wait_does_so_on_another_thread(database: Sqlite) -> None:
+    threads = []
+
+    def locked_at_first(connection: sqlite3.Connection) -> list[int]:
+        threads.append(threading.current_thread())
+        if len(threads) == 1:
+            raise sqlite3.OperationalError("database is locked")
+        return numbers(connection)
+
+    await database.write(lambda connection: add(connection, 1))
+    assert await database.glance(locked_at_first) == [1]
+    assert threads[0] is threading.current_thread() is not threads[1]
+    assert await database.glance(numbers) == [1]
+
+
 async def test_a_database_that_does_not_answer_is_a_503(database: Sqlite) -> None:
     await database.ping()
     with pytest.raises(Unavailable):
         await database.read(lambda connection: connection.execute("SELECT * FROM nowhere"))
+    with pytest.raises(Unavailable):
+        await database.fetch_one("SELECT * FROM nowhere")
 
 
 async def count_in_two_processes(path: Path) -> list[int]:
