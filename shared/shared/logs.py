@@ -38,6 +38,8 @@ def configure(settings: ServiceSettings) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Text() if as_text else _Json(settings.service, settings.google_cloud_project))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # No line names them, and to ask for them takes longer than to write it (docs.python.org/howto/logging.html).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
