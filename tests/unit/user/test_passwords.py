@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -49,3 +51,18 @@ async def test_who_comes_when_too_many_wait_is_told_so_and_the_others_are_served
 async def test_nobody_has_no_password_not_even_the_one_that_stands_in(argon2: Argon2) -> None:
     assert not await argon2.verify("nobody", None)
     assert not await argon2.verify("", None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+async def test_hashing_gives_way_to_everything_else(argon2: Argon2, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spied(password: str) -> bytes:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return password.encode()
+
+    monkeypatch.setattr(passwords, "_bytes", spied)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    await argon2.hash("password")
+    assert seen == [max(before, 10)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
