@@ -21,6 +21,8 @@ import film
 import growth
 import yardsticks
 from cases import FILM, Bench, Figures, Rounds
+from e2e.people import Person
+from e2e.processes import wait_for
 from house import house
 from table import CASES, NEED_ROWS, latency_plot, rendered
 from wire import page_cache
@@ -72,12 +74,23 @@ def prepare(stack: ExitStack) -> Bench:
     ours = stack.enter_context(house(folder / "services"))
     people = [ours.person() for _ in range(9)]
     media = ours.put_film(people[0], content)
-    listed = people[0].get("video", "/api/videos/stream").json()
-    page = {"videos": listed["videos"] * 16, "total": 1_000_000}
     nginx = stack.enter_context(yardsticks.nginx(folder / "nginx", path))
-    express = stack.enter_context(yardsticks.express(folder / "express", ours.services.secret, page))
+    express = stack.enter_context(yardsticks.express(folder / "express", ours.services.secret, constants(people[0])))
     page_cache(path)
     return Bench(folder, ours, nginx, express, content, path, people, media)
+
+
+def constants(person: Person) -> dict[str, object]:
+    """What Express answers: as much as ours do, of the same form."""
+    (video,) = person.get("video", "/api/videos/stream").json()["videos"]
+    wait_for(lambda: person.get("logging", f"/api/logs/user/{person.id}").json()["logs"])
+    log = person.get("logging", f"/api/logs/user/{person.id}").json()["logs"][0]
+    return {
+        "/videos": {"videos": [video] * 16, "total": 1_000_000},
+        "/logs": {"logs": [log] * 100, "total": 100_000},
+        "/daily-usage": person.get("usage", "/api/usage/daily-usage").json(),
+        "/storage-usage": person.get("storage", "/api/storage/usage").json(),
+    }
 
 
 def measure(bench: Bench, chosen: dict[str, Rounds], rounds: int) -> dict[str, list[Figures]]:

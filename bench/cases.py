@@ -23,7 +23,9 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import psutil
 import wire
+import yardsticks
 from argon2 import PasswordHasher
 from e2e.people import Person
 from e2e.processes import Guard, Service, free_ports
@@ -65,25 +67,47 @@ Rounds = Callable[[Bench], Generator[Figures, None, None]]
 # --- moving bytes ---
 
 
-def downloads(connections: int, each: int) -> Rounds:
+def downloads(connections: int, each: int, *, behind_edge: bool = False) -> Rounds:
+    """The whole film by its capability URL, from storage-service itself or through the edge of compose."""
+
     def rounds(bench: Bench) -> Generator[Figures, None, None]:
-        ours, theirs = bench.house.port("storage"), bench.nginx.port
-        expected: dict[str, Any] = {"size": len(bench.film), "digest": digest(bench.film)}
-        asked = {
-            "ours": (ours, wire.request("GET", ours, bench.media, None, **expected), bench.house.processes("storage")),
-            "nginx": (theirs, wire.request("GET", theirs, "/film.mp4", None, **expected), bench.nginx.processes),
-        }
-        while True:
-            figures: Figures = {}
-            for name, (port, request, processes) in _in_turn(asked):
-                before = cpu_seconds(processes)
-                done = wire.drive(port, [itertools.repeat(request, each) for _ in range(connections)])
-                moved = sum(exchange.received for exchange in done) / GB
-                figures[f"{name} MB/s"] = moved * 1000 / wire.span(done)
-                figures[f"{name} CPU s/GB"] = (cpu_seconds(processes) - before) / moved
-            yield figures
+        with ExitStack() as stack:
+            ours, processes = bench.house.port("storage"), bench.house.processes("storage")
+            if behind_edge:
+                ours, processes = stack.enter_context(_edge(bench))
+            theirs = bench.nginx.port
+            expected: dict[str, Any] = {"size": len(bench.film), "digest": digest(bench.film)}
+            asked = {
+                "ours": (ours, wire.request("GET", ours, bench.media, None, **expected), processes),
+                "nginx": (theirs, wire.request("GET", theirs, "/film.mp4", None, **expected), bench.nginx.processes),
+            }
+            while True:
+                figures: Figures = {}
+                for name, (port, request, working) in _in_turn(asked):
+                    before = cpu_seconds(working)
+                    done = wire.drive(port, [itertools.repeat(request, each) for _ in range(connections)])
+                    moved = sum(exchange.received for exchange in done) / GB
+                    figures[f"{name} MB/s"] = moved * 1000 / wire.span(done)
+                    figures[f"{name} CPU s/GB"] = (cpu_seconds(working) - before) / moved
+                yield figures
 
     return rounds
+
+
+@contextmanager
+def _edge(bench: Bench) -> Iterator[tuple[int, list[psutil.Process]]]:
+    """Its port, and what works there: an nginx, and one more storage-service over the same data that lets it send."""
+    services = bench.house.services
+    (port,) = free_ports(1)
+    environment = services.environment("storage") | {"ACCEL_REDIRECT": "/sent-by-nginx/"}
+    with ExitStack() as stack:
+        guard = stack.enter_context(Guard())
+        storage = Service("storage", services.folder, port, environment, guard)
+        stack.callback(storage.kill)
+        storage.start()
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=bench.folder)))
+        edge = stack.enter_context(yardsticks.edge(folder / "edge", port, storage.data / "objects"))
+        yield edge.port, [psutil.Process(storage.pid), *edge.processes]
 
 
 def ranges(connections: int, each: int) -> Rounds:

