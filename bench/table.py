@@ -160,7 +160,7 @@ def latency_plot(bench: Bench, path: Path) -> dict[str, list[dict[str, float]]]:
     person = bench.people[0]
     urls = {
         "video-service, a page of a million videos": f"{bench.house.services['video'].url}/api/videos/stream?limit=16",
-        "Express, a constant": f"http://127.0.0.1:{bench.express.port}/page",
+        "Express, a constant": f"http://127.0.0.1:{bench.express.port}/videos",
     }
     points: dict[str, list[dict[str, float]]] = {}
     for name, url in urls.items():
