@@ -48,7 +48,7 @@ CPU_SECONDS = 5
 MEMORY = 256 * 2**20
 """Of address space, so that no way to allocate is left out. Python and av have 120 MiB mapped before they begin; the
 first picture of a 4K film takes that to 143 (h264, hevc), 136 (vp9) or 139 (av1), with 10 bits to 156. 8K fits with 8
-bits (211), and with 10 as av1 (249), not as hevc (262)."""
+bits (211), and with 10 as av1 (249), not as hevc (262). In the image it is 31 less, as its ffmpeg has no encoders."""
 
 
 def probe(path: str) -> Probe:
