@@ -26,7 +26,7 @@ check: .venv/.synced ## lint, format, types, who may import whom
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
-	$(PYTHON) -m mypy scripts
+	$(PYTHON) -m mypy scripts containers
 	MYPYPATH=bench:tests $(PYTHON) -m mypy bench --follow-imports=silent
 	.venv/bin/lint-imports
 

@@ -51,15 +51,34 @@ def mp4(
     fragmented: bool = False,
     aspect: Fraction = Fraction(1),
     intro: float = 0,
+    corner: bool = False,
+    colours: tuple[str, str] | None = None,
 ) -> bytes:
     """`rotate`: the degrees by which a player turns it clockwise, as a film of a phone held upright asks for.
 
     `fragmented`: with its index in pieces, as browsers record. `aspect`: a pixel's width to its height. `intro`: how
-    many seconds at the beginning are all green.
+    many seconds at the beginning are all green. `corner`: whether the upper right quarter is green, so that a test can
+    see left and right as well. `colours`: PyAV's names of the matrix and the range, where the film is to state them.
     """
     flags = "frag_keyframe+empty_moov" if fragmented else "" if moov_at_end else "faststart"
     options = (("movflags", flags),) if flags else ()
-    return _film("mp4", options, codec, seconds, width, height, audio, rotate, mirrored, aspect, intro)
+    return _film("mp4", options, codec, seconds, width, height, audio, rotate, mirrored, aspect, intro, corner, colours)
+
+
+def turned(matrix: tuple[int, int, int, int], width: int = 320, height: int = 240, codec: str = "h264") -> bytes:
+    """A film with a green corner that is shown by this display matrix: a, b, c and d of the standard (ISO 14496-12)."""
+    film = bytearray(mp4(0.2, width, height, codec, corner=True))
+    a, b, c, d = (number << 16 for number in matrix)
+    struct.pack_into(">9i", film, film.rindex(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    return bytes(film)
+
+
+def with_profile(profile: bytes) -> bytes:
+    """A film that brings its own profile of colours (ICC)."""
+    film = mov()
+    box = film[(at := film.rindex(b"pasp") - 4) : at + 16]
+    colr = struct.pack(">I4s4s", 12 + len(profile), b"colr", b"prof") + profile
+    return _within(film, [b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"], box, box + colr)
 
 
 def mov(seconds: float = 2, codec: str = "h264") -> bytes:
@@ -194,6 +213,8 @@ def _film(
     mirrored: bool = False,
     aspect: Fraction = Fraction(1),
     intro: float = 0,
+    corner: bool = False,
+    colours: tuple[str, str] | None = None,
 ) -> bytes:
     with (
         tempfile.NamedTemporaryFile() as file,  # with a name, since `faststart` reads again what it wrote
@@ -207,7 +228,12 @@ def _film(
         if rotate or mirrored:
             stream.set_display_rotation(-rotate, hflip=mirrored)
         sound = film.add_stream("libopus" if container == "webm" else "aac", rate=48000) if audio else None
-        frames = {green: _frame(width, height, stream.pix_fmt, green) for green in (True, False)}
+        frames = {green: _frame(width, height, stream.pix_fmt, green, corner, colours) for green in (True, False)}
+        if colours:
+            stream.codec_context.colorspace, stream.codec_context.color_range = (
+                frames[False].colorspace,
+                frames[False].color_range,
+            )
         for number in range(round(seconds * RATE)):
             frame = frames[number < intro * RATE]
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -219,11 +245,21 @@ def _film(
         return file.read()
 
 
-def _frame(width: int, height: int, pixels: str, green: bool = False) -> VideoFrame:
+def _frame(
+    width: int,
+    height: int,
+    pixels: str,
+    green: bool = False,
+    corner: bool = False,
+    colours: tuple[str, str] | None = None,
+) -> VideoFrame:
     image = Image.new("RGB", (width, height), GREEN if green else RED)
     image.paste(GREEN if green else BLUE, (0, height // 2, width, height))
+    if corner:
+        image.paste(GREEN, (width // 2, 0, width, height // 2))
     frame: VideoFrame = VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
-    return frame.reformat(format=pixels)
+    matrix, reach = colours or (None, None)
+    return frame.reformat(format=pixels, dst_colorspace=matrix, dst_color_range=reach)
 
 
 def _silence(container: OutputContainer, stream: AudioStream, seconds: float) -> None:

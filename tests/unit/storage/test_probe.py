@@ -14,7 +14,7 @@ import av
 import pytest
 import videos
 from av.error import FFmpegError
-from PIL import Image
+from PIL import Image, ImageCms
 from unit.storage.lender import Lender
 
 from storage_service import containers
@@ -104,6 +104,26 @@ def test_the_thumbnail_is_the_right_side_up(rotate: int, above_below_left_right:
         assert expected in (None, colour(image, x, y))
 
 
+MATRICES = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)]
+MATRICES += [(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)]
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (1280, 720), (33, 17), (18, 35)])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_each_corner_of_the_thumbnail_is_where_the_display_matrix_puts_it(
+    matrix: tuple[int, int, int, int], width: int, height: int
+) -> None:
+    a, b, c, d = matrix
+    found = judged(videos.turned(matrix, width, height, codec="mpeg4"))
+    image = thumbnail(found)
+    assert (found.width, found.height) == ((width, height) if a else (height, width))
+    scale = min(1, 480 / found.width)
+    assert image.size == (round(found.width * scale), round(found.height * scale))
+    for x, y, expected in [(-1, -1, "red"), (1, -1, "green"), (-1, 1, "blue"), (1, 1, "blue")]:
+        right, down = a * x + c * y, b * x + d * y  # as the standard has it
+        assert colour(image, 0.5 + right * 0.25, 0.5 + down * 0.25) == expected
+
+
 def test_a_mirrored_film_is_mirrored_and_not_turned() -> None:
     image = thumbnail(judged(videos.mp4(mirrored=True)))
     assert (colour(image, 0.5, 0.1), colour(image, 0.5, 0.9)) == ("red", "blue")
@@ -127,6 +147,48 @@ def test_pixels_that_are_not_square_widen_or_heighten_the_picture(
 
 def test_a_thumbnail_is_at_most_480_wide() -> None:
     assert thumbnail(judged(videos.mp4(seconds=0.2, width=1280, height=720))).size == (480, 270)
+
+
+@pytest.mark.parametrize(
+    ("codec", "width", "height", "size"),
+    [("h264", 8192, 16, (480, 1)), ("h264", 16, 8192, (16, 8192)), ("mpeg4", 17, 17, (17, 17))],
+)
+def test_a_low_a_narrow_and_a_tiny_film_have_thumbnails(
+    codec: str, width: int, height: int, size: tuple[int, int]
+) -> None:
+    assert thumbnail(judged(videos.mp4(seconds=0.1, width=width, height=height, codec=codec))).size == size
+
+
+@pytest.mark.parametrize("matrix", ["ITU601", "ITU709", "BT2020"])
+@pytest.mark.parametrize("reach", ["MPEG", "JPEG"])
+def test_the_colours_are_those_of_the_film_whichever_way_it_states_them(matrix: str, reach: str) -> None:
+    image = thumbnail(judged(videos.mp4(seconds=0.2, codec="hevc", colours=(matrix, reach))))
+    for y, expected in ((0.25, videos.RED), (0.75, videos.BLUE)):
+        assert image.getpixel((160, int(240 * y))) == pytest.approx(expected, abs=6)
+
+
+def test_the_thumbnail_is_a_plain_jpeg_to_which_the_film_adds_nothing() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for film in (videos.mp4(rotate=90), videos.with_profile(profile)):
+        with av.open(io.BytesIO(film)) as opened:
+            given = next(opened.decode(video=0)).side_data
+            assert given.get("DISPLAYMATRIX") or given.get("ICC_PROFILE"), "so there is something to be left out"
+        found = judged(film).thumbnail
+        assert found[:4] + found[6:11] == b"\xff\xd8\xff\xe0JFIF\0"
+        assert found.endswith(b"\xff\xd9")
+        assert set(segments(found)) == {JFIF, QUANTIZATION, HUFFMAN, BASELINE, SCAN}
+
+
+JFIF, QUANTIZATION, HUFFMAN, BASELINE, SCAN = 0xE0, 0xDB, 0xC4, 0xC0, 0xDA
+
+
+def segments(jpeg: bytes) -> list[int]:
+    """The markers, up to the picture's data."""
+    markers, at = [0], 2
+    while markers[-1] != SCAN:
+        markers.append(jpeg[at + 1])
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    return markers[1:]
 
 
 def test_the_thumbnail_is_of_the_key_frame_before_a_tenth_of_the_film() -> None:
