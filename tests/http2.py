@@ -21,7 +21,7 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 
-from shared.h2c import Connection
+from shared.h2_connection import Connection
 
 SECONDS = 20.0
 

@@ -15,7 +15,7 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from shared.h2c import OF_ONE_CONNECTION, Connection
+from shared.h2_connection import OF_ONE_CONNECTION, Connection
 
 LARGEST_ANSWER = 1_048_576
 READ_BYTES = 64 * 1024

@@ -12,8 +12,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-from h2.config import H2Configuration
-from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -26,15 +24,16 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError, StreamClosedError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import DataFrame
-from starlette.types import ASGIApp, Message, Scope
+from h2.settings import SettingCodes
+from starlette.types import ASGIApp, Scope
 from uvicorn import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from shared import errors
 from shared.errors import HeadTooLarge
+from shared.h2_connection import Connection
+from shared.h2_exchange import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -53,31 +52,6 @@ BACKLOG_BYTES = 1_048_576
 # A head of this size, as the protocol counts, costs the connection; a smaller one that is too large, its stream.
 LARGEST_HEAD = 256 * 1024
 LINGER_SECONDS = 0.5
-OF_ONE_CONNECTION = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-
-
-# h2 describes every frame for a log that nobody keeps, and this kind in hexadecimal, byte by byte: half of its time.
-DataFrame.__repr__ = object.__repr__  # type: ignore[method-assign]
-
-
-class Connection(H2Connection):
-    """h2 takes a GOAWAY for the end of everything. It announces the end: what is under way goes on (RFC 9113, 6.8)."""
-
-    def __init__(self, *, client: bool, settings: dict[SettingCodes, int]) -> None:
-        super().__init__(H2Configuration(client_side=client, header_encoding=None))
-        self.state_machine = _States()
-        self.local_settings = Settings(client=client, initial_values=settings)
-        self.max_inbound_frame_size = self.local_settings.max_frame_size
-
-    def clear_outbound_data_buffer(self) -> None:
-        """Called on a GOAWAY alone."""
-
-
-class _States(H2ConnectionStateMachine):
-    def process_input(self, input_: ConnectionInputs) -> list[Event]:
-        if input_ in (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY):
-            return []
-        return super().process_input(input_)
 
 
 class Http2Protocol(asyncio.Protocol):
@@ -102,7 +76,7 @@ class Http2Protocol(asyncio.Protocol):
         self._head_bytes = head_bytes
         self._keep_alive_seconds = config.timeout_keep_alive
         self._loop = asyncio.get_running_loop()
-        self._exchanges: dict[int, _Exchange] = {}
+        self._exchanges: dict[int, Exchange] = {}
         self._paused = self._closing = self._said_all = False
         self._stalled: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -168,8 +142,11 @@ class Http2Protocol(asyncio.Protocol):
 
     # ── what an exchange tells ──
 
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self.server_state.default_headers
+
     def room(self, stream_id: int) -> int:
-        """How many bytes may be sent at the moment."""
         window = 0 if self._paused else self.h2.local_flow_control_window(stream_id)
         return max(0, min(window, WRITE_BYTES))  # new settings may leave less than nothing
 
@@ -178,14 +155,12 @@ class Http2Protocol(asyncio.Protocol):
         self._flush()
 
     def send_data(self, stream_id: int, data: memoryview) -> None:
-        """No more than there is ``room`` for."""
         frame = self.h2.max_outbound_frame_size
         for start in range(0, len(data), frame):
             self.h2.send_data(stream_id, data[start : start + frame])
         self._flush()
 
     def end(self, stream_id: int, *, whole_request: bool) -> None:
-        """The answer is complete; what is left of a request that was not read to its end need not be sent."""
         self.h2.end_stream(stream_id)
         if not whole_request:
             self.h2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
@@ -235,7 +210,7 @@ class Http2Protocol(asyncio.Protocol):
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._stir()
-        exchange = self._exchanges[stream_id] = _Exchange(self, stream_id, self._scope(fields))
+        exchange = self._exchanges[stream_id] = Exchange(self, stream_id, self._scope(fields))
         too_large = sum(len(name) + len(value) for name, value in fields) > self._head_bytes
         refusal = errors.render(HeadTooLarge(f"The request's head is larger than {self._head_bytes} bytes."))
         task = self._loop.create_task(exchange.run(refusal if too_large else self.app))
@@ -296,113 +271,3 @@ class Http2Protocol(asyncio.Protocol):
             self._stir()
             self._transport.write_eof()
             self._loop.call_later(LINGER_SECONDS, self._transport.close)
-
-
-class _Exchange:
-    """A request and its answer: ASGI's ``receive`` and ``send`` over one stream."""
-
-    def __init__(self, connection: Http2Protocol, stream_id: int, scope: Scope) -> None:
-        self._connection = connection
-        self._stream_id = stream_id
-        self._scope = scope
-        self._body: list[bytes] = []
-        self._unacknowledged = 0
-        self._more_body = True
-        self._asks_first = (b"expect", b"100-continue") in scope["headers"]
-        self._news = asyncio.Event()
-        self._may_write = asyncio.Event()
-        self._gone = self._started = self._complete = False
-
-    async def run(self, app: ASGIApp) -> None:
-        try:
-            await app(self._scope, self.receive, self.send)
-        except BaseException:
-            log.exception("the application failed")
-        finally:
-            self._acknowledge()
-            if not self._complete and not self._gone:
-                self._reset(ErrorCodes.INTERNAL_ERROR)
-            self._connection.finished(self._stream_id)
-
-    def body_came(self, data: bytes, size: int) -> bool:
-        """Whether anybody will read it; if so, it is acknowledged then."""
-        if self._complete or self._gone:
-            return False
-        self._body.append(data)
-        self._unacknowledged += size
-        self._news.set()
-        return True
-
-    def body_ended(self) -> None:
-        self._more_body = False
-        self._news.set()
-
-    def lost(self) -> None:
-        self._gone = True
-        self._news.set()
-        self.wake()
-
-    def wake(self) -> None:
-        self._may_write.set()
-
-    async def receive(self) -> Message:
-        if self._asks_first and not self._started and not self._gone:
-            self._asks_first = False
-            self._connection.send_head(self._stream_id, [(b":status", b"100")])
-        if not self._gone and not self._complete:
-            await self._news.wait()
-            self._news.clear()
-        if self._gone or self._complete:
-            return {"type": "http.disconnect"}
-        body, self._body = b"".join(self._body), []
-        self._acknowledge()
-        return {"type": "http.request", "body": body, "more_body": self._more_body}
-
-    async def send(self, message: Message) -> None:
-        """As with uvicorn's, what goes to nobody any more goes nowhere."""
-        if self._gone:
-            return
-        if self._complete:
-            raise RuntimeError(f"{message['type']} after the answer was complete")
-        if not self._started:
-            self._started = True
-            status = (b":status", b"%d" % message["status"])
-            headers = [(name.lower(), value) for name, value in message.get("headers", [])]
-            sent = [(name, value) for name, value in headers if name not in OF_ONE_CONNECTION]
-            self._connection.send_head(self._stream_id, [status, *self._connection.server_state.default_headers, *sent])
-            return
-        if self._scope["method"] != "HEAD":
-            await self._write(memoryview(message.get("body", b"")))
-        if not message.get("more_body", False) and not self._gone:
-            self._complete = True
-            self._connection.end(self._stream_id, whole_request=not self._more_body)
-            self._news.set()
-
-    async def _write(self, body: memoryview) -> None:
-        while body and not self._gone:
-            room = self._connection.room(self._stream_id) or await self._room()
-            if room:
-                self._connection.send_data(self._stream_id, body[:room])
-                body = body[room:]
-
-    async def _room(self) -> int:
-        """Wait for it; 0 when there is nobody to write for any more."""
-        try:
-            async with asyncio.timeout(self._connection.stall_seconds):
-                while not self._gone:
-                    if room := self._connection.room(self._stream_id):
-                        return room
-                    self._may_write.clear()
-                    await self._may_write.wait()
-        except TimeoutError:
-            self._reset(ErrorCodes.CANCEL)
-        return 0
-
-    def _reset(self, code: ErrorCodes) -> None:
-        self._gone = True
-        self._connection.reset(self._stream_id, code)
-        self._news.set()
-
-    def _acknowledge(self) -> None:
-        size, self._unacknowledged = self._unacknowledged, 0
-        self._connection.acknowledge(self._stream_id, size)
