@@ -29,6 +29,8 @@ class Http2Transport(httpx.AsyncBaseTransport):
         reader, writer = await self._connect(request)
         try:
             return await _Exchange(reader, writer).answered(request)
+        except NotHttp2:
+            raise httpx.UnsupportedProtocol("the peer does not speak HTTP/2") from None
         except (OSError, ProtocolError) as error:
             raise httpx.RemoteProtocolError(f"{type(error).__name__}: {error}") from error
         finally:
@@ -46,7 +48,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(str(error)) from error
         if tls is not None and writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
             writer.transport.abort()
-            raise httpx.ConnectError("the peer does not speak HTTP/2")
+            raise httpx.UnsupportedProtocol("the peer does not speak HTTP/2")
         return reader, writer
 
     def _context(self) -> ssl.SSLContext:
@@ -54,6 +56,10 @@ class Http2Transport(httpx.AsyncBaseTransport):
             self._tls = httpx.create_ssl_context(trust_env=False)
         self._tls.set_alpn_protocols(["h2"])
         return self._tls
+
+
+class NotHttp2(Exception):
+    """The first that came of the peer was something else."""
 
 
 class _Exchange:
@@ -67,7 +73,7 @@ class _Exchange:
         self._may_send = asyncio.Event()
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
-        self._complete = False
+        self._is_http2 = self._complete = False
 
     async def answered(self, request: httpx.Request) -> httpx.Response:
         """Raises what the request's body raises; ``OSError`` or ``ProtocolError`` if there is no whole answer."""
@@ -95,7 +101,14 @@ class _Exchange:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the peer hung up")
-            for event in self._h2.receive_data(data):
+            try:
+                events = self._h2.receive_data(data)
+            except ProtocolError:
+                if self._is_http2:
+                    raise
+                raise NotHttp2 from None
+            self._is_http2 = True
+            for event in events:
                 self._heard(event)
             self._flush()
             self._may_send.set()

@@ -145,8 +145,9 @@ class Peer:
         try:
             async with asyncio.timeout(1.0):
                 response = await self._client.get(f"{self._url}/internal/health", headers=self._headers())
-        except (httpx.HTTPError, aiohttp.ClientError, OSError):
-            return "unreachable"
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            is_older = isinstance(error, httpx.UnsupportedProtocol)
+            return "does not speak HTTP/2 (is HTTP2 set there, too?)" if is_older else "unreachable"
         except Unavailable as error:  # our identity cannot be had
             return f"cannot be asked: {error.reason}"
         if response.status_code in (401, 403):

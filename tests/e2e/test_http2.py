@@ -9,7 +9,7 @@ import videos
 from e2e.books import audit, nothing_left_of
 from e2e.people import Form, Person
 from e2e.processes import wait_for
-from e2e.services import Services, running
+from e2e.services import Fresh, Services, running
 from e2e.test_journey import figures
 from e2e.test_memory import Watch
 from h2.errors import ErrorCodes
@@ -131,6 +131,13 @@ def test_each_of_the_five_speaks_http_2_and_says_of_itself_nothing_more(cloud: S
 def test_without_the_setting_it_is_no_request(services: Services) -> None:
     with Http2Wire(services["video"].port) as wire:
         assert wire.socket.recv(12) == b"HTTP/1.1 400"
+
+
+def test_who_is_to_send_http_2_to_one_that_does_not_speak_it_is_not_ready(fresh: Fresh) -> None:
+    services = fresh(own=lambda name, port: {"HTTP2": str(name == "video")})
+    answer = services.client.get(f"{services['video'].url}/ready")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["storage-service"] == "does not speak HTTP/2 (is HTTP2 set there, too?)"
 
 
 def test_the_quota_is_exact(cloud: Services) -> None:

@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.checks = {
                 "database": lambda: web.answers(store.ping()),
                 "user-service": user_service.state,
-                "storage-service": storage_service.state,
+                "storage-service": storage_bodies.state,  # where HTTP2 is set, it must be so there as well
                 "usage-service": usage_service.state,
                 "logging-service": logging_service.state,
             }

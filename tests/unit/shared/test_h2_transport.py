@@ -306,7 +306,7 @@ async def test_a_peer_that_speaks_no_http_2_hangs_up_or_is_nobody_is_a_503(
     client2: httpx.AsyncClient, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def old(reader: Reader, writer: Writer) -> None:
-        await reader.read(10)
+        await reader.read(2**16)
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
 
@@ -316,6 +316,8 @@ async def test_a_peer_that_speaks_no_http_2_hangs_up_or_is_nobody_is_a_503(
     for peer in (peer_of(client2, await listen(old)), peer_of(client2, await listen(hang_up))):
         with pytest.raises(Unavailable):
             await peer.send("/", chunks(5 * MIB), Taken)
+    assert await peer_of(client2, await listen(old)).state() == "does not speak HTTP/2 (is HTTP2 set there, too?)"
+    assert await peer_of(client2, await listen(hang_up)).state() == "unreachable"
     with pytest.raises(Unavailable):
         await peer_of(client2, "http://127.0.0.1:1").send("/", chunks(1), Taken)
 
