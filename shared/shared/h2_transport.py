@@ -59,7 +59,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
 
 
 class NotHttp2(Exception):
-    """The first that came of the peer was something else."""
+    """The peer answers in HTTP/1."""
 
 
 class _Exchange:
@@ -73,7 +73,7 @@ class _Exchange:
         self._may_send = asyncio.Event()
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
-        self._is_http2 = self._complete = False
+        self._complete = False
 
     async def answered(self, request: httpx.Request) -> httpx.Response:
         """Raises what the request's body raises; ``OSError`` or ``ProtocolError`` if there is no whole answer."""
@@ -101,14 +101,9 @@ class _Exchange:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the peer hung up")
-            try:
-                events = self._h2.receive_data(data)
-            except ProtocolError:
-                if self._is_http2:
-                    raise
-                raise NotHttp2 from None
-            self._is_http2 = True
-            for event in events:
+            if not self._headers and data.startswith(b"HTTP/1"):  # to h2 it is the beginning of a long frame
+                raise NotHttp2
+            for event in self._h2.receive_data(data):
                 self._heard(event)
             self._flush()
             self._may_send.set()
