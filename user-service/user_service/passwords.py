@@ -75,7 +75,7 @@ class Argon2:
 
 
 def _give_way() -> None:
-    """To the loop, which has a millisecond of work where this thread has twenty. On Linux it can be said of a thread."""
+    """To the loop, which has a millisecond of work where this thread has twenty. Linux has it for each thread alone."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
