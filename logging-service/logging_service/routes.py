@@ -3,13 +3,13 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
 
-from logging_service.models import LogOut, LogPage, Message
+from logging_service.models import Batch, LogOut, LogPage, Message
 from logging_service.service import LoggingService
 from logging_service.store import Page
 from shared.auth import Admin, CurrentUser, Service
-from shared.contracts import LogBatch, LogEntry
+from shared.contracts import LogEntry
 from shared.errors import RESPONSES
 from shared.web import Start
 
@@ -31,8 +31,8 @@ async def add(body: LogEntry, logs: Logs, _: Service) -> Message:
 
 
 @public.post("/batch", status_code=201, summary="Write many logs (services only)")
-async def batch(body: LogBatch, logs: Logs, _: Service) -> Message:
-    await logs.write(body.logs)
+async def batch(body: Annotated[Batch, Body()], logs: Logs, _: Service) -> Message:
+    await logs.write(body.entries)
     return Message(message="Logs added successfully")
 
 

@@ -19,6 +19,7 @@ MAX_LOGS = 1000
 MAX_BATCH = 500
 
 _FILENAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def is_filename(text: str) -> bool:
@@ -28,7 +29,7 @@ def is_filename(text: str) -> bool:
 
 def _printable(text: str) -> str:
     # JSON can spell both, no database can hold them, and nobody types them.
-    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+    if _UNPRINTABLE.search(text):
         raise ValueError("must not contain a NUL character or half of a character")
     return text
 
@@ -54,7 +55,10 @@ class Contract(BaseModel):
 
 
 class LogEntry(Contract):
-    """One thing a user did. With an ``id`` it may be posted again without being written twice."""
+    """One thing a user did. With an ``id`` it may be posted again without being written twice.
+
+    An id that begins with the time (``shared.ids``) is written for a fifth of what a random one costs.
+    """
 
     id: uuid.UUID | None = None
     user_id: uuid.UUID

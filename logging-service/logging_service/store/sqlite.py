@@ -4,14 +4,18 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from logging_service.store import Log, Page
-from shared.clock import to_text
 from shared.database import Sqlite
 
+COLUMNS = ", ".join(Log._fields)
+AT_ONCE = 100
+"""Rows that one statement inserts. SQLite works without Python's lock; a statement for each row would ask for it after
+each, and wait every time until whoever computes lets go of it."""
 EVERYBODY = ""
 """The row of ``totals`` that counts all logs."""
 
@@ -52,24 +56,10 @@ class SqliteStore:
             yield cls(database)
 
     async def add(self, logs: Sequence[Log]) -> None:
-        rows = [
-            (
-                str(log.id),
-                str(log.user_id),
-                log.action_type,
-                log.description,
-                log.service_name,
-                to_text(log.created_at),
-            )
-            for log in logs
-        ]
-
-        def work(connection: sqlite3.Connection) -> None:  # and not the cursor: it must not outlive its turn
-            connection.executemany(
-                """INSERT INTO logs (id, user_id, action_type, description, service_name, created_at)
-                   VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING""",
-                rows,
-            )
+        def work(connection: sqlite3.Connection) -> None:
+            for start in range(0, len(logs), AT_ONCE):
+                some = logs[start : start + AT_ONCE]
+                connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
 
         await self._database.write(work)
 
@@ -83,24 +73,21 @@ class SqliteStore:
             if start >= total:  # which is also what keeps start within SQLite's 64 bits
                 return [], total
             rows = connection.execute(
-                f"SELECT * FROM logs {where} ORDER BY created_at DESC, seq DESC LIMIT :length OFFSET :start",  # noqa: S608
+                f"SELECT {COLUMNS} FROM logs {where} ORDER BY created_at DESC, seq DESC LIMIT :length OFFSET :start",  # noqa: S608
                 {"whose": whose, "length": length, "start": start},
             ).fetchall()
             return rows, total
 
         rows, total = await self._database.read(work)
-        return Page([_log(row) for row in rows], total)
+        return Page([Log(*row) for row in rows], total)
 
     async def ping(self) -> None:
         await self._database.ping()
 
 
-def _log(row: sqlite3.Row) -> Log:
-    return Log(
-        id=uuid.UUID(row["id"]),
-        user_id=uuid.UUID(row["user_id"]),
-        action_type=row["action_type"],
-        description=row["description"],
-        service_name=row["service_name"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-    )
+@cache
+def _insert(count: int) -> str:
+    # What cannot be written undoes the whole transaction; by default SQLite would keep a journal of every statement of
+    # many rows, to undo that alone.
+    values = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
+    return f"INSERT OR ROLLBACK INTO logs ({COLUMNS}) VALUES {values} ON CONFLICT (id) DO NOTHING"  # noqa: S608
