@@ -11,7 +11,7 @@ from typing import Self
 from shared.clock import to_text
 from shared.database import Sqlite
 from shared.settings import MIB
-from video_service.store import Owed, Page, Video
+from video_service.store import Listed, Owed, Page, Video
 
 MIGRATIONS = [
     """
@@ -62,6 +62,7 @@ MIGRATIONS = [
         UPDATE videos_totals SET live = live - 1 WHERE user_id IN ('', new.user_id); END
     """,
 ]
+LISTED = ", ".join(Listed._fields)
 EVERYBODY = ""
 """The row of ``videos_totals`` that counts all videos."""
 
@@ -144,11 +145,11 @@ class SqliteStore:
             if start >= total:
                 return Page([], total)
             rows = connection.execute(
-                f"""SELECT * FROM videos WHERE {condition}
+                f"""SELECT {LISTED} FROM videos WHERE {condition}
                     ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :start""",  # noqa: S608  words of ours only
                 values,
             ).fetchall()
-            return Page([_video(row) for row in rows], total)
+            return Page([Listed(*row) for row in rows], total)
 
         return await self._database.read(work)
 
