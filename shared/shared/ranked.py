@@ -57,7 +57,7 @@ class Ranked:
                     f"""SELECT first, rows FROM {self._ranks}
                         WHERE list = ? AND level = ? AND first >= ? AND first < ? ORDER BY first DESC""",
                     (whose, level, first, before),
-                ).fetchall():
+                ):
                     first = stretch["first"]
                     if skip < stretch["rows"]:
                         break

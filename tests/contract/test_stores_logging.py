@@ -47,7 +47,7 @@ def log(description: str = "", user: uuid.UUID = ANNE, at: datetime = NOW, **mor
 
 
 def descriptions(page: Page) -> list[str]:
-    return [entry.description for entry in page.logs]
+    return [Log._make(row).description for row in page.logs]
 
 
 async def test_a_log_comes_back_as_it_was_written(store: Store) -> None:

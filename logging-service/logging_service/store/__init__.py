@@ -23,11 +23,15 @@ class Log(NamedTuple):
     created_at: str
 
 
+Row = tuple[str, str, str, str, str, str]
+"""A ``Log`` to which nobody has given its names yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some of the logs, and how many there are in all."""
 
-    logs: list[Log]
+    logs: Sequence[Row]
     total: int
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Self
 
-from logging_service.store import Log, Page
+from logging_service.store import Log, Page, Row
 from shared.database import Sqlite
 from shared.ranked import EVERYBODY, Ranked
 
@@ -75,19 +75,20 @@ class SqliteStore:
         whose = EVERYBODY if user_id is None else str(user_id)
         theirs = "" if user_id is None else "user_id = :whose AND"
 
-        def work(connection: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+        def work(connection: sqlite3.Connection) -> Page:
             total, before, skip = RANKED.seek(connection, whose, start)
             if start >= total:  # which is also what keeps start within SQLite's 64 bits
-                return [], total
-            rows = connection.execute(
+                return Page([], total)
+            cursor = connection.cursor()
+            cursor.row_factory = None  # tuples
+            rows: list[Row] = cursor.execute(
                 f"""SELECT {COLUMNS} FROM logs WHERE {theirs} created_at < :before
                     ORDER BY created_at DESC, seq DESC LIMIT :length OFFSET :skip""",  # noqa: S608
                 {"whose": whose, "before": before, "length": length, "skip": skip},
             ).fetchall()
-            return rows, total
+            return Page(rows, total)
 
-        rows, total = await self._database.read(work)
-        return Page([Log(*row) for row in rows], total)
+        return await self._database.read(work)
 
     async def ping(self) -> None:
         await self._database.ping()
