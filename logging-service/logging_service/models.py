@@ -1,7 +1,7 @@
 """What logging-service takes and gives; what others must know of it is in ``shared.contracts``."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from json.encoder import encode_basestring as _quoted
@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, Field, GetCoreSchemaHandler, Stri
 from pydantic_core.core_schema import CoreSchema, ValidatorFunctionWrapHandler, no_info_wrap_validator_function
 from typing_extensions import TypedDict
 
-from logging_service.store import Log, Page
+from logging_service.store import Page, Row
 from shared.contracts import MAX_LOGS, LogBatch, LogEntry
 
 
@@ -58,7 +58,7 @@ class Batch:
     rows already; every other body is judged by the contract, and so is every error.
     """
 
-    entries: Sequence[Log | LogEntry]
+    entries: Sequence[Row | LogEntry]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -99,11 +99,11 @@ class _Rows(TypedDict):
 
 
 _ROWS = TypeAdapter(_Rows)
-_columns = itemgetter("id", "user_id", "action", "description", "service", "created_at")
+_columns: Callable[[_Row], Row] = itemgetter("id", "user_id", "action", "description", "service", "created_at")
 
 
-def _rows(body: Any) -> list[Log]:
+def _rows(body: Any) -> list[Row]:
     rows = _ROWS.validate_python(body)["logs"]
     for row in rows:
         datetime.fromisoformat(row["created_at"])  # raises at the 30th of February
-    return [Log._make(_columns(row)) for row in rows]
+    return list(map(_columns, rows))

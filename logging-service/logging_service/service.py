@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from logging_service.store import Log, Page, Store
+from logging_service.store import Log, Page, Row, Store
 from shared.auth import User
 from shared.clock import Clock, to_text, utc_now
 from shared.contracts import LogEntry
@@ -19,10 +19,10 @@ class LoggingService:
         self._store = store
         self._clock = clock
 
-    async def write(self, entries: Sequence[Log | LogEntry]) -> None:
+    async def write(self, entries: Sequence[Row | LogEntry]) -> None:
         """Write what is not written yet; an entry without an id cannot be recognised when it comes again."""
         now = self._clock()
-        await self._store.add([entry if isinstance(entry, Log) else _log(entry, now) for entry in entries])
+        await self._store.add([entry if isinstance(entry, tuple) else _log(entry, now) for entry in entries])
 
     async def of_user(self, viewer: User, user_id: uuid.UUID, start: int) -> Page:
         if not viewer.may_see(user_id):

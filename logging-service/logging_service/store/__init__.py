@@ -41,7 +41,7 @@ class Store(Protocol):
     Each may be repeated without a second effect, and answers as it did the first time.
     """
 
-    async def add(self, logs: Sequence[Log]) -> None:
+    async def add(self, logs: Sequence[Row]) -> None:
         """Write them in this order, all or none; one whose id is there already is left as it was."""
         ...
 

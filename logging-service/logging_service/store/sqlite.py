@@ -2,10 +2,11 @@
 
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +15,9 @@ from shared.database import Sqlite
 from shared.ranked import EVERYBODY, Ranked
 
 COLUMNS = ", ".join(Log._fields)
+_user_and_time: Callable[[Row], tuple[str, str]] = itemgetter(
+    Log._fields.index("user_id"), Log._fields.index("created_at")
+)
 AT_ONCE = 100
 """Rows that one statement inserts. SQLite works without Python's lock; a statement for each row would ask for it after
 each, and wait every time until whoever computes lets go of it."""
@@ -56,7 +60,7 @@ class SqliteStore:
         async with Sqlite(path, MIGRATIONS) as database:
             yield cls(database)
 
-    async def add(self, logs: Sequence[Log]) -> None:
+    async def add(self, logs: Sequence[Row]) -> None:
         def work(connection: sqlite3.Connection) -> None:
             (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM logs").fetchone()
             inserted = 0
@@ -64,10 +68,10 @@ class SqliteStore:
                 some = logs[start : start + AT_ONCE]
                 inserted += connection.execute(_insert(len(some)), list(chain.from_iterable(some))).rowcount
             if inserted == len(logs):
-                RANKED.added(connection, [(log.user_id, log.created_at) for log in logs])
+                RANKED.added(connection, map(_user_and_time, logs))
             else:
                 rows = connection.execute("SELECT user_id, created_at FROM logs WHERE seq > ?", (last,)).fetchall()
-                RANKED.added(connection, [(row["user_id"], row["created_at"]) for row in rows])
+                RANKED.added(connection, rows)
 
         await self._database.write(work)
 

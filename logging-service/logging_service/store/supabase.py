@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from logging_service.config import Settings
-from logging_service.store import Log, Page
+from logging_service.store import Log, Page, Row
 from shared.clock import to_text
 from shared.supabase import Done, Supabase
 
@@ -50,8 +50,8 @@ class SupabaseStore:
         async with Supabase.open(settings, MIGRATIONS) as database:
             yield cls(database)
 
-    async def add(self, logs: Sequence[Log]) -> None:
-        await self._database.call("logs_add", Done, p_logs=[log._asdict() for log in logs])
+    async def add(self, logs: Sequence[Row]) -> None:
+        await self._database.call("logs_add", Done, p_logs=[Log._make(log)._asdict() for log in logs])
 
     async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
         page = await self._database.call(
