@@ -8,6 +8,9 @@ import uuid
 
 from cases import Bench, Figures, latencies, percentile
 
+from logging_service.store.sqlite import RANKED as LOGS
+from video_service.store.sqlite import RANKED as VIDEOS
+
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LEDGER = 100_000
 """Most objects in the ledger, and most people who own something."""
@@ -22,6 +25,9 @@ def fill(bench: Bench, first: int, last: int) -> None:
 
     bench.house.fill_videos(owner_of, first, last)
     bench.house.fill_logs(owner_of, first, last)
+    for service, ranked in (("video", VIDEOS), ("logging", LOGS)):
+        with bench.house.rows(service) as database:
+            ranked.count_anew(database)  # they were written past the service, which counts what it writes
     if last <= LEDGER:
         bench.house.fill_ledger(owner_of, first, last)
         bench.house.fill_usage(owner_of, first, last)

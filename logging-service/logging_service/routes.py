@@ -3,13 +3,14 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import Response
 
-from logging_service.models import LogOut, LogPage, Message
+from logging_service.models import Batch, LogPage, Message
 from logging_service.service import LoggingService
 from logging_service.store import Page
 from shared.auth import Admin, CurrentUser, Service
-from shared.contracts import LogBatch, LogEntry
+from shared.contracts import LogEntry
 from shared.errors import RESPONSES
 from shared.web import Start
 
@@ -31,20 +32,24 @@ async def add(body: LogEntry, logs: Logs, _: Service) -> Message:
 
 
 @public.post("/batch", status_code=201, summary="Write many logs (services only)")
-async def batch(body: LogBatch, logs: Logs, _: Service) -> Message:
-    await logs.write(body.logs)
+async def batch(body: Annotated[Batch, Body()], logs: Logs, _: Service) -> Message:
+    await logs.write(body.entries)
     return Message(message="Logs added successfully")
 
 
-@public.get("/user/{user_id}", summary="One user's logs, newest first (the user, or an administrator)")
-async def user_logs(user_id: uuid.UUID, viewer: CurrentUser, logs: Logs, start: Start = 0) -> LogPage:
-    return _page(await logs.of_user(viewer, user_id, start))
+@public.get(
+    "/user/{user_id}",
+    response_model=LogPage,
+    summary="One user's logs, newest first (the user, or an administrator)",
+)
+async def user_logs(user_id: uuid.UUID, viewer: CurrentUser, logs: Logs, start: Start = 0) -> Response:
+    return _answer(await logs.of_user(viewer, user_id, start))
 
 
-@public.get("/all", summary="Everybody's logs, newest first (administrators)")
-async def all_logs(_: Admin, logs: Logs, start: Start = 0) -> LogPage:
-    return _page(await logs.of_all(start))
+@public.get("/all", response_model=LogPage, summary="Everybody's logs, newest first (administrators)")
+async def all_logs(_: Admin, logs: Logs, start: Start = 0) -> Response:
+    return _answer(await logs.of_all(start))
 
 
-def _page(page: Page) -> LogPage:
-    return LogPage(logs=[LogOut.model_validate(log, from_attributes=True) for log in page.logs], total=page.total)
+def _answer(page: Page) -> Response:
+    return Response(LogPage.written(page), media_type="application/json")

@@ -2,12 +2,14 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 
-from logging_service.store import Log, Page, Store
+from logging_service.store import Log, Page, Row, Store
 from shared.auth import User
-from shared.clock import Clock, utc_now
+from shared.clock import Clock, to_text, utc_now
 from shared.contracts import LogEntry
 from shared.errors import Forbidden
+from shared.ids import time_ordered_id
 
 PAGE = 100
 
@@ -17,22 +19,10 @@ class LoggingService:
         self._store = store
         self._clock = clock
 
-    async def write(self, entries: Sequence[LogEntry]) -> None:
+    async def write(self, entries: Sequence[Row | LogEntry]) -> None:
         """Write what is not written yet; an entry without an id cannot be recognised when it comes again."""
         now = self._clock()
-        await self._store.add(
-            [
-                Log(
-                    id=entry.id or uuid.uuid4(),
-                    user_id=entry.user_id,
-                    action_type=entry.action,
-                    description=entry.description,
-                    service_name=entry.service,
-                    created_at=entry.created_at or now,
-                )
-                for entry in entries
-            ]
-        )
+        await self._store.add([entry if isinstance(entry, tuple) else _log(entry, now) for entry in entries])
 
     async def of_user(self, viewer: User, user_id: uuid.UUID, start: int) -> Page:
         if not viewer.may_see(user_id):
@@ -41,3 +31,14 @@ class LoggingService:
 
     async def of_all(self, start: int) -> Page:
         return await self._store.page(None, start, PAGE)
+
+
+def _log(entry: LogEntry, now: datetime) -> Log:
+    return Log(
+        id=str(entry.id or time_ordered_id()),
+        user_id=str(entry.user_id),
+        action_type=entry.action,
+        description=entry.description,
+        service_name=entry.service,
+        created_at=to_text(entry.created_at or now),
+    )

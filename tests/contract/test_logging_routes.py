@@ -196,6 +196,17 @@ async def test_half_a_character_is_a_422(service: httpx.AsyncClient, as_service:
     assert refused.status_code == 422
 
 
+async def test_times_of_any_zone_are_one_time(post: Any, logs_of: Any) -> None:
+    for number, time in enumerate(("2026-11-24T12:00:01Z", "2026-11-25T02:00:00+14:00", "2026-11-24T12:00:00.5Z")):
+        await post("add", entry(str(number), created_at=time))
+    logs = (await logs_of(ANNE))["logs"]
+    assert [(log["description"], log["created_at"]) for log in logs] == [
+        ("0", "2026-11-24T12:00:01Z"),
+        ("2", "2026-11-24T12:00:00.500000Z"),
+        ("1", "2026-11-24T12:00:00Z"),
+    ]
+
+
 async def test_the_first_year_is_a_time_too(post: Any, logs_of: Any) -> None:
     for beyond in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
         assert (await post("add", entry(created_at=beyond))).status_code == 422

@@ -4,6 +4,7 @@ import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
 
 from shared.auth import CurrentUser, Service
 from shared.contracts import Filename, VideoState, printable
@@ -77,7 +78,7 @@ def _declared(request: Request) -> int | None:
     return int(length[:19])
 
 
-@public.get("/stream")
+@public.get("/stream", response_model=VideoPage)
 async def newest(
     user: CurrentUser,
     videos: Videos,
@@ -85,15 +86,15 @@ async def newest(
     start: Start = 0,
     limit: Limit = 16,
     q: Annotated[str, Query(max_length=255, description="Part of a title, in any case."), printable] = "",
-) -> VideoPage:
-    return _page(await videos.newest(user, search=q.strip(), start=start, limit=limit), urls, user.id)
+) -> Response:
+    return _answer(await videos.newest(user, search=q.strip(), start=start, limit=limit), urls, user.id)
 
 
-@public.get("/user/{user_id}")
+@public.get("/user/{user_id}", response_model=VideoPage)
 async def of_user(
     user_id: uuid.UUID, user: CurrentUser, videos: Videos, urls: Urls, start: Start = 0, limit: Limit = 4
-) -> VideoPage:
-    return _page(await videos.of_user(user, user_id, start=start, limit=limit), urls, user.id)
+) -> Response:
+    return _answer(await videos.of_user(user, user_id, start=start, limit=limit), urls, user.id)
 
 
 @public.get("/stream/{filename}")
@@ -119,5 +120,5 @@ async def settle(filename: Filename, videos: Videos, _: Service) -> VideoState:
     return VideoState(exists=await videos.settle(filename))
 
 
-def _page(page: Page, urls: MediaUrls, viewer: uuid.UUID) -> VideoPage:
-    return VideoPage(videos=[VideoOut.of(video, urls, viewer) for video in page.videos], total=page.total)
+def _answer(page: Page, urls: MediaUrls, viewer: uuid.UUID) -> Response:
+    return Response(VideoPage.written(page, urls, viewer), media_type="application/json")

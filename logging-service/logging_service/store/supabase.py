@@ -3,14 +3,14 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Self
 
 from pydantic import BaseModel
 
 from logging_service.config import Settings
-from logging_service.store import Log, Page
+from logging_service.store import Log, Page, Row
+from shared.clock import to_text
 from shared.supabase import Done, Supabase
 
 MIGRATIONS = ["20261125000000_foundation", "20261125000500_logs"]
@@ -26,12 +26,12 @@ class _Log(BaseModel):
 
     def log(self) -> Log:
         return Log(
-            id=self.id,
-            user_id=self.user_id,
+            id=str(self.id),
+            user_id=str(self.user_id),
             action_type=self.action_type,
             description=self.description,
             service_name=self.service_name,
-            created_at=self.created_at.replace(tzinfo=UTC),
+            created_at=to_text(self.created_at.replace(tzinfo=UTC)),
         )
 
 
@@ -50,8 +50,8 @@ class SupabaseStore:
         async with Supabase.open(settings, MIGRATIONS) as database:
             yield cls(database)
 
-    async def add(self, logs: Sequence[Log]) -> None:
-        await self._database.call("logs_add", Done, p_logs=[asdict(log) for log in logs])
+    async def add(self, logs: Sequence[Row]) -> None:
+        await self._database.call("logs_add", Done, p_logs=[Log._make(log)._asdict() for log in logs])
 
     async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
         page = await self._database.call(

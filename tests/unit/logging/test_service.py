@@ -1,7 +1,7 @@
 """The rules of the log, over a store that remembers what it was given."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -48,12 +48,25 @@ def entry(**more: Any) -> LogEntry:
 async def test_an_entry_is_written_under_the_tables_names(logs: LoggingService, store: FakeStore) -> None:
     known, then = uuid.uuid4(), NOW - timedelta(hours=1)
     await logs.write([entry(id=known, created_at=then)])
-    assert store.logs == [Log(known, ANNE.id, "LOGIN", "Logged in", "UserAccountService", then)]
+    assert store.logs == [
+        Log(str(known), str(ANNE.id), "LOGIN", "Logged in", "UserAccountService", "2026-11-24T11:00:00.000000Z")
+    ]
+
+
+async def test_times_of_any_zone_are_one_time(logs: LoggingService, store: FakeStore) -> None:
+    await logs.write([entry(created_at=NOW.astimezone(timezone(timedelta(hours=14))))])
+    assert [log.created_at for log in store.logs] == ["2026-11-24T12:00:00.000000Z"]
+
+
+async def test_a_row_is_written_as_it_is(logs: LoggingService, store: FakeStore) -> None:
+    row = Log("an id", "a user", "LOGIN", "Logged in", "UserAccountService", "a time")
+    await logs.write([row, entry()])
+    assert store.logs[0] is row
 
 
 async def test_a_missing_id_and_time_are_filled_in(logs: LoggingService, store: FakeStore) -> None:
     await logs.write([entry(), entry()])
-    assert [log.created_at for log in store.logs] == [NOW, NOW]
+    assert [log.created_at for log in store.logs] == ["2026-11-24T12:00:00.000000Z"] * 2
     assert store.logs[0].id != store.logs[1].id
 
 

@@ -108,3 +108,10 @@ def test_the_previous_secret_still_opens_and_a_foreign_one_does_not(settings: Se
     assert MediaUrls(rotated, PUBLIC, WINDOW, lambda: 10_000).open(capability, "a").viewer == ANNE
     with pytest.raises(Forbidden):
         MediaUrls(foreign, PUBLIC, WINDOW, lambda: 10_000).open(capability, "a")
+
+
+def test_one_minter_for_many_files_makes_the_same_urls(urls: MediaUrls) -> None:
+    mint = urls.minter(ANNE)
+    for filename in ("a", "b", "a", "x" * 64):
+        assert mint(filename) == urls.mint(filename, ANNE)
+        assert urls.open(capability_of(mint(filename)), filename) == Capability(ANNE, 12_000)

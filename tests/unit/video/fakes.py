@@ -165,7 +165,7 @@ class Store:
             for video in self.videos.values()
             if video.deleted_at is None and owner in (None, video.user_id) and search in video.title
         ]
-        return Page(found[start : start + limit], len(found))
+        return Page([video.listed() for video in found[start : start + limit]], len(found))
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
         live = (v.filename for v in self.videos.values() if v.user_id == user_id and v.deleted_at is None)

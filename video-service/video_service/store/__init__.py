@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from shared.clock import to_text
+from shared.settings import MIB
 from video_service.config import Settings
 
 
@@ -29,6 +31,33 @@ class Video:
     def filepath(self) -> str:
         return f"{self.filename}.mp4"
 
+    def listed(self) -> "Listed":
+        return Listed(
+            id=str(self.id),
+            user_id=str(self.user_id),
+            filename=self.filename,
+            title=self.title,
+            uploaded_at=to_text(self.uploaded_at),
+            size_mb=self.size / MIB,
+            duration=self.duration,
+            width=self.width,
+            height=self.height,
+        )
+
+
+class Listed(NamedTuple):
+    """A live video in a list, as it is kept and sent: ids and the time as text, the size in MB of 1,048,576 bytes."""
+
+    id: str
+    user_id: str
+    filename: str
+    title: str
+    uploaded_at: str
+    size_mb: float
+    duration: float | None
+    width: int
+    height: int
+
 
 Kind = Literal["keep", "upload_done", "delete", "deletions", "release", "unlock"]
 
@@ -48,7 +77,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    videos: list[Video]
+    videos: list[Listed]
     total: int
 
 

@@ -10,9 +10,12 @@ from typing import Self
 
 from shared.clock import to_text
 from shared.database import Sqlite
+from shared.ranked import END, EVERYBODY, Ranked
 from shared.settings import MIB
-from video_service.store import Owed, Page, Video
+from video_service.store import Listed, Owed, Page, Video
 
+RANKED = Ranked("videos", "uploaded_at", listed="deleted_at IS NULL")
+LISTED = ", ".join(Listed._fields)
 MIGRATIONS = [
     """
     CREATE TABLE videos (
@@ -61,9 +64,9 @@ MIGRATIONS = [
     WHEN old.deleted_at IS NULL AND new.deleted_at IS NOT NULL BEGIN
         UPDATE videos_totals SET live = live - 1 WHERE user_id IN ('', new.user_id); END
     """,
+    # They stand in videos_ranks now, beside what finds a page.
+    f"DROP TRIGGER count_video;\nDROP TRIGGER uncount_video;\nDROP TABLE videos_totals;\n{RANKED.migration()}",
 ]
-EVERYBODY = ""
-"""The row of ``videos_totals`` that counts all videos."""
 
 
 class SqliteStore:
@@ -103,6 +106,7 @@ class SqliteStore:
                 row,
             )
             if added.rowcount == 1:
+                RANKED.added(connection, [(str(video.user_id), to_text(video.uploaded_at))])
                 _owe(connection, owed, lease)
             return added.rowcount == 1
 
@@ -124,31 +128,30 @@ class SqliteStore:
         return _video(row) if row else None
 
     async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
-        where = ["deleted_at IS NULL"]
-        values: dict[str, str | int] = {"start": start, "limit": limit}
+        where = ["deleted_at IS NULL", "uploaded_at < :before"]
         if owner:
-            where.append("user_id = :owner")
-            values["owner"] = str(owner)
+            where.append("user_id = :whose")
         if search:
             where.append("instr(title_key, :search) > 0")
-            values["search"] = search.casefold()
         condition = " AND ".join(where)
         whose = str(owner) if owner else EVERYBODY
+        values: dict[str, str | int] = {"whose": whose, "search": search.casefold(), "before": END, "limit": limit}
 
         def work(connection: sqlite3.Connection) -> Page:
             if search:
                 (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
+                place: dict[str, str | int] = {"skip": start}
             else:
-                counted = connection.execute("SELECT live FROM videos_totals WHERE user_id = ?", (whose,)).fetchone()
-                total = counted["live"] if counted else 0
-            if start >= total:
+                total, before, skip = RANKED.seek(connection, whose, start)
+                place = {"before": before, "skip": skip}
+            if start >= total:  # which is also what keeps start within SQLite's 64 bits
                 return Page([], total)
             rows = connection.execute(
-                f"""SELECT * FROM videos WHERE {condition}
-                    ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :start""",  # noqa: S608  words of ours only
-                values,
+                f"""SELECT {LISTED} FROM videos WHERE {condition}
+                    ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :skip""",  # noqa: S608  words of ours only
+                values | place,
             ).fetchall()
-            return Page([_video(row) for row in rows], total)
+            return Page([Listed(*row) for row in rows], total)
 
         return await self._database.read(work)
 
@@ -159,7 +162,11 @@ class SqliteStore:
         return [row["filename"] for row in rows]
 
     async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
+        names = ", ".join("?" * len(filenames))
+        live = f"SELECT user_id, uploaded_at FROM videos WHERE deleted_at IS NULL AND filename IN ({names})"  # noqa: S608
+
         def work(connection: sqlite3.Connection) -> int:
+            RANKED.removed(connection, connection.execute(live, list(filenames)).fetchall())
             deleted = sum(
                 connection.execute(
                     """UPDATE videos SET deleted_at = :now

@@ -119,7 +119,7 @@ class SupabaseStore:
             p_start=min(start, 2**63 - 1),
             p_limit=limit,
         )
-        return Page([row.video() for row in page.videos], page.total)
+        return Page([row.video().listed() for row in page.videos], page.total)
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
         live = await self._database.call("videos_live_filenames", _Filenames, p_user_id=user_id, p_most=most)
