@@ -36,6 +36,7 @@ from yardsticks import Yardstick
 
 from shared.clock import utc_now
 from shared.contracts import LogBatch, LogEntry
+from shared.ids import time_ordered_id
 from shared.settings import MIB
 from storage_service.inspection import Inspector
 
@@ -453,7 +454,7 @@ def log_intake(bench: Bench) -> Generator[Figures, None, None]:
 def _batch(user: uuid.UUID, rows: int) -> bytes:
     entries = [
         LogEntry(
-            id=uuid.uuid4(),
+            id=time_ordered_id(),
             user_id=user,
             action="WATCH_VIDEO",
             description="Watched a film of the bench",

@@ -14,6 +14,7 @@ from shared.clock import utc_now
 from shared.contracts import MAX_LOGS, LogBatch, LogEntry
 from shared.errors import ServiceError, Unavailable
 from shared.http import Peer
+from shared.ids import time_ordered_id
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class AuditLog:
     def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None:
         """Queue one entry; it carries its own id and time, so being sent twice or late changes nothing."""
         entry = LogEntry(
-            id=uuid.uuid4(),
+            id=time_ordered_id(),
             user_id=user_id,
             action=action,
             description=_sendable(description),

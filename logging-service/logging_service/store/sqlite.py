@@ -96,7 +96,7 @@ class SqliteStore:
             ).fetchall()
             return Page(rows, total)
 
-        return await self._database.read(work)
+        return await self._database.glance(work)
 
     async def ping(self) -> None:
         await self._database.ping()
