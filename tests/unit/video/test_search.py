@@ -3,6 +3,7 @@
 import random
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -147,3 +148,16 @@ async def test_an_upload_that_is_refused_leaves_nothing_to_find(store: SqliteSto
     assert not await store.settle(film.filename, NOON)
     assert not await store.add(film, [], NOON)
     assert (await store.page(owner=None, search=film.title, start=0, limit=9)).total == 0
+
+
+@pytest.mark.parametrize("few", [0, 5000])
+async def test_signs_that_the_index_takes_for_one_another_are_told_apart(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(titles, "FEW", few)
+    signs = ["\ufffd", "\ufffe", "\uffff", "\ufffc"]
+    for number, (film, sign) in enumerate(zip(films(len(signs)), signs, strict=True)):
+        await store.add(replace(film, title=f"ab{sign}cd{number}"), [], NOON)
+    for number, sign in enumerate(signs):
+        page = await store.page(owner=None, search=f"ab{sign}cd", start=0, limit=9)
+        assert (page.total, [video.filename for video in page.videos]) == (1, [f"f{number}"])
