@@ -57,7 +57,7 @@ class Contract(BaseModel):
 class LogEntry(Contract):
     """One thing a user did. With an ``id`` it may be posted again without being written twice.
 
-    An id that begins with the time (``shared.ids``) is written for a fifth of what a random one costs.
+    An id that begins with the time (``shared.ids``) is written for a third of what a random one costs.
     """
 
     id: uuid.UUID | None = None

@@ -9,7 +9,7 @@ def time_ordered_id() -> uuid.UUID:
     """A UUID of version 7 (RFC 9562, 5.7): the millisecond, then 74 random bits.
 
     An index over ids that begin with the time grows at its end. Over random ones each row is a page of its own to
-    read, to write and to write again at the checkpoint: with a million rows five times the cost of all the rest.
+    read, to write and to write again at the checkpoint: with a million rows that is more than all the rest together.
     """
     millisecond = time.time_ns() // 1_000_000
     chance = int.from_bytes(os.urandom(10), "big")

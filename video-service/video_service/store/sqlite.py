@@ -1,5 +1,6 @@
 """The catalogue and its outbox in one SQLite file."""
 
+import json
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -10,9 +11,9 @@ from typing import Self
 
 from shared.clock import to_text
 from shared.database import Sqlite
-from shared.ranked import END, EVERYBODY, Ranked
+from shared.ranked import EVERYBODY, Ranked
 from shared.settings import MIB
-from video_service.store import Listed, Owed, Page, Video
+from video_service.store import Listed, Owed, Page, Video, titles
 
 RANKED = Ranked("videos", "uploaded_at", listed="deleted_at IS NULL")
 LISTED = ", ".join(Listed._fields)
@@ -66,6 +67,7 @@ MIGRATIONS = [
     """,
     # They stand in videos_ranks now, beside what finds a page.
     f"DROP TRIGGER count_video;\nDROP TRIGGER uncount_video;\nDROP TABLE videos_totals;\n{RANKED.migration()}",
+    titles.MIGRATION,
 ]
 
 
@@ -106,6 +108,8 @@ class SqliteStore:
                 row,
             )
             if added.rowcount == 1:
+                assert added.lastrowid is not None
+                titles.added(connection, added.lastrowid, video.title.casefold())
                 RANKED.added(connection, [(str(video.user_id), to_text(video.uploaded_at))])
                 _owe(connection, owed, lease)
             return added.rowcount == 1
@@ -128,28 +132,19 @@ class SqliteStore:
         return _video(row) if row else None
 
     async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
-        where = ["deleted_at IS NULL", "uploaded_at < :before"]
-        if owner:
-            where.append("user_id = :whose")
         if search:
-            where.append("instr(title_key, :search) > 0")
-        condition = " AND ".join(where)
+            return await self._database.read(lambda connection: _search(connection, owner, search, start, limit))
         whose = str(owner) if owner else EVERYBODY
-        values: dict[str, str | int] = {"whose": whose, "search": search.casefold(), "before": END, "limit": limit}
+        theirs = "user_id = :whose AND" if owner else ""
 
         def work(connection: sqlite3.Connection) -> Page:
-            if search:
-                (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
-                place: dict[str, str | int] = {"skip": start}
-            else:
-                total, before, skip = RANKED.seek(connection, whose, start)
-                place = {"before": before, "skip": skip}
+            total, before, skip = RANKED.seek(connection, whose, start)
             if start >= total:  # which is also what keeps start within SQLite's 64 bits
                 return Page([], total)
             rows = connection.execute(
-                f"""SELECT {LISTED} FROM videos WHERE {condition}
+                f"""SELECT {LISTED} FROM videos WHERE {theirs} deleted_at IS NULL AND uploaded_at < :before
                     ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :skip""",  # noqa: S608  words of ours only
-                values | place,
+                {"whose": whose, "before": before, "limit": limit, "skip": skip},
             ).fetchall()
             return Page([Listed(*row) for row in rows], total)
 
@@ -163,10 +158,13 @@ class SqliteStore:
 
     async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
         names = ", ".join("?" * len(filenames))
-        live = f"SELECT user_id, uploaded_at FROM videos WHERE deleted_at IS NULL AND filename IN ({names})"  # noqa: S608
+        going = f"""SELECT user_id, uploaded_at, seq, title_key FROM videos
+                    WHERE deleted_at IS NULL AND filename IN ({names})"""  # noqa: S608
 
         def work(connection: sqlite3.Connection) -> int:
-            RANKED.removed(connection, connection.execute(live, list(filenames)).fetchall())
+            rows = connection.execute(going, list(filenames)).fetchall()
+            RANKED.removed(connection, [(row["user_id"], row["uploaded_at"]) for row in rows])
+            titles.removed(connection, [(row["seq"], row["title_key"]) for row in rows])
             deleted = sum(
                 connection.execute(
                     """UPDATE videos SET deleted_at = :now
@@ -210,6 +208,34 @@ class SqliteStore:
 
     async def ping(self) -> None:
         await self._database.ping()
+
+
+def _search(connection: sqlite3.Connection, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+    part = search.casefold()
+    condition = "deleted_at IS NULL AND instr(title_key, :part) > 0" + (" AND user_id = :owner" if owner else "")
+    newest = "ORDER BY uploaded_at DESC, seq DESC"
+    values: dict[str, str | int] = {"part": part, "owner": str(owner)}
+    asked = titles.phrase(part)
+    few = titles.few(connection, asked) if asked else None
+    if few is not None:
+        found = connection.execute(
+            f"SELECT seq FROM json_each(:few) CROSS JOIN videos ON seq = value WHERE {condition} {newest}",  # noqa: S608
+            values | {"few": json.dumps(few)},
+        ).fetchall()
+        total = len(found)
+        condition = "seq IN (SELECT value FROM json_each(:page))"
+        values = {"page": json.dumps([row["seq"] for row in found[start : start + limit]]), "skip": 0}
+    elif asked and not owner:
+        total = titles.count(connection, asked)
+    else:
+        (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
+    if start >= total:
+        return Page([], total)
+    rows = connection.execute(
+        f"SELECT {LISTED} FROM videos WHERE {condition} {newest} LIMIT :limit OFFSET :skip",  # noqa: S608
+        {"skip": start, "limit": limit} | values,
+    ).fetchall()
+    return Page([Listed(*row) for row in rows], total)
 
 
 def _owe(connection: sqlite3.Connection, owed: Sequence[Owed], lease: datetime) -> None:
