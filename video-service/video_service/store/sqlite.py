@@ -148,7 +148,7 @@ class SqliteStore:
             ).fetchall()
             return Page([Listed(*row) for row in rows], total)
 
-        return await self._database.read(work)
+        return await self._database.glance(work)
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
         rows = await self._database.fetch_all(
