@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import sys
@@ -29,6 +30,8 @@ KEEPALIVE_SECONDS = 75
 HEAD_BYTES = 64 * 1024
 # For what the server has handed to a connection, 1 MiB at most: 9 KB/s.
 STALL_SECONDS = 120.0
+# A walk through what is young, once in so many objects; at Python's 700 it is a fifth of a small request.
+YOUNG_OBJECTS = 10_000
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
 DRAIN_SECONDS = 3
 
@@ -100,8 +103,10 @@ class _Started:
             nonlocal failure
             if message["type"] == "lifespan.startup.failed":
                 failure = message  # its text is a traceback
-            else:
-                await send(message)
+                return
+            if message["type"] == "lifespan.startup.complete":
+                _spare_the_collector()
+            await send(message)
 
         try:
             await self.app(scope, receive, hold_back)
@@ -112,6 +117,13 @@ class _Started:
             if failure is not None:
                 await send(failure)
             raise
+
+
+def _spare_the_collector() -> None:
+    """What the start has made stays: a walk through all of it would stand in everybody's way for tens of ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 class _Protocol(HttpToolsProtocol):
