@@ -13,6 +13,7 @@ from shared.contracts import StoredVideo
 from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from shared.settings import MIB
 from storage_service.blobs import Blobs, Remote
+from storage_service.recent import Recent
 from storage_service.store import Store, StoredObject
 from storage_service.verdict import NotAVideo, Probe
 
@@ -61,6 +62,7 @@ class StorageService:
         self._max_bytes = max_bytes
         self._reservation = timedelta(seconds=reservation_seconds)
         self._clock = clock
+        self._recent = Recent()
 
     async def reserve(self, filename: str, user_id: uuid.UUID, least: int, most: int) -> int:
         """The bytes granted to an upload; raises ``TooLarge`` if even ``least`` does not fit."""
@@ -107,14 +109,18 @@ class StorageService:
 
     async def delete(self, filenames: Sequence[str]) -> None:
         """Free the bytes of these objects or reservations, whatever became of them, and remove their files."""
-        await self._store.delete(filenames, self._clock())
+        await self._free(filenames)
         await self._remove(filenames)
 
     async def find(self, filename: str) -> StoredObject:
         """A readable object; raises ``NotFound``."""
+        now, generation = self._clock(), self._recent.generation
+        if (known := self._recent.get(filename, now)) is not None:
+            return known
         found = await self._store.find(filename)
         if found is None or not found.is_readable:
             raise NotFound("This video does not exist any more.")
+        self._recent.remember(found, now, generation)
         return found
 
     async def usage(self, user_id: uuid.UUID) -> tuple[int, int]:
@@ -137,10 +143,16 @@ class StorageService:
                 await self._store.keep([filename])
                 kept += 1
             else:
-                await self._store.delete([filename], now)
+                await self._free([filename])
                 refused += 1
         removed = await self._remove(await self._store.removable(now, SWEEP_BATCH))
         return {"expired": expired, "kept": kept, "refused": refused, "removed": removed}
+
+    async def _free(self, filenames: Sequence[str]) -> None:
+        try:
+            await self._store.delete(filenames, self._clock())
+        finally:  # it may have happened even so
+            self._recent.forget(filenames)
 
     async def _remove(self, filenames: Sequence[str]) -> int:
         """Their files, several at a time, for a bucket takes its time; how many are gone."""

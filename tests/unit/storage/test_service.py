@@ -11,7 +11,9 @@ from unit.storage.fakes import ANN, BEN, DOWN, LIMIT, RESERVATION, film, pieces
 from unit.storage.house import House, stored
 
 from shared.errors import BadRequest, Conflict, NotFound, PeerRefused, TooLarge, Unavailable, UnsupportedMedia
+from storage_service import recent
 from storage_service.service import SECOND_REMOVAL, StorageService
+from storage_service.store import StoredObject
 from storage_service.verdict import Probe
 
 MOMENT = timedelta(microseconds=1)
@@ -246,3 +248,49 @@ async def test_what_a_paused_writer_leaves_after_the_removal_goes_a_day_later_an
     assert (await here.storage.sweep())["removed"] == 1
     assert (here.house.files("objects"), here.house.states()) == (set(), {})
     assert (await here.storage.sweep())["removed"] == 0
+
+
+async def test_a_film_fetched_in_ranges_is_looked_up_once_in_a_moment_and_never_after_its_deletion(
+    here: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored(here.storage, "a", 700)
+    asked: list[str] = []
+    look_up = here.house.store.find
+
+    async def counted(filename: str) -> StoredObject | None:
+        asked.append(filename)
+        return await look_up(filename)
+
+    monkeypatch.setattr(here.house.store, "find", counted)
+    for _ in range(3):
+        await here.storage.find("a")
+    assert asked == ["a"]
+    here.house.clock.turn(recent.MOMENT)
+    await here.storage.find("a")
+    assert asked == ["a", "a"]
+    await here.storage.delete(["a"])
+    with pytest.raises(NotFound):
+        await here.storage.find("a")
+
+
+async def test_what_was_looked_up_while_it_was_deleted_is_not_remembered(
+    here: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored(here.storage, "a", 700)
+    read, may_answer = asyncio.Event(), asyncio.Event()
+    look_up = here.house.store.find
+
+    async def slow(filename: str) -> StoredObject | None:
+        found = await look_up(filename)
+        read.set()
+        await may_answer.wait()
+        return found
+
+    monkeypatch.setattr(here.house.store, "find", slow)
+    finding = asyncio.create_task(here.storage.find("a"))
+    await read.wait()
+    await here.storage.delete(["a"])
+    may_answer.set()
+    await finding
+    with pytest.raises(NotFound):
+        await here.storage.find("a")
