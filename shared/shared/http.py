@@ -1,5 +1,5 @@
-"""The peer client: how one service asks another. One HTTP client per process; every call carries our token and the
-trace.
+"""The peer client: how one service asks another. One HTTP client per process, and another for large bodies; every call
+carries our token and the trace.
 
 A peer that cannot be reached, is late, or answers nonsense becomes ``Unavailable`` (our own 503). A peer that
 understood and said no becomes ``PeerRefused``, with its status and sentence.
@@ -17,6 +17,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
 from shared.errors import PeerRefused, Unavailable
+from shared.h1_transport import Http1Transport
 from shared.h2_transport import Http2Transport
 from shared.logs import traceparent
 
@@ -36,20 +37,29 @@ KEEPALIVE_SECONDS = 30.0
 
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls.
+    """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 
-    ``identity`` adds to each call who we are (see shared.identity). With ``http2``, one for large bodies to where
-    HTTP/1 has a limit on them.
+    ``identity`` adds to each call who we are (see shared.identity).
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    usual = Http2Transport() if http2 else AiohttpTransport(limits=limits)
-    async with httpx.AsyncClient(
-        transport=transport or usual, auth=identity, timeout=timeout, trust_env=False
-    ) as client:
+    async with _client(transport or AiohttpTransport(limits=limits), identity) as client:
         yield client
+
+
+@asynccontextmanager
+async def open_body_client(
+    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
+) -> AsyncIterator[httpx.AsyncClient]:
+    """One for large bodies; with ``http2`` to where HTTP/1 has a limit on them."""
+    async with _client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
+        yield client
+
+
+def _client(transport: httpx.AsyncBaseTransport, identity: httpx.Auth | None) -> httpx.AsyncClient:
+    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    return httpx.AsyncClient(transport=transport, auth=identity, timeout=timeout, trust_env=False)
 
 
 class _Health(BaseModel):

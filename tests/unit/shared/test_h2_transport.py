@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared import h2_transport, http, serving
 from shared.errors import PeerRefused, TooLarge, Unavailable
-from shared.http import Peer, open_client
+from shared.http import Peer, open_body_client, open_client
 
 Listen = Callable[[Any], Awaitable[str]]
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
@@ -121,13 +121,13 @@ async def url(receiver: Receiver) -> AsyncIterator[str]:
 
 @pytest.fixture(params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(http2=request.param) as client:
+    async with open_body_client(http2=request.param) as client:
         yield client
 
 
 @pytest.fixture
 async def client2() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(http2=True) as client:
+    async with open_body_client(http2=True) as client:
         yield client
 
 
@@ -290,7 +290,7 @@ async def test_a_peer_that_fails_or_says_too_much_is_a_503(client2: httpx.AsyncC
 
 
 async def test_a_peer_that_is_being_restarted_takes_what_it_has_begun(receiver: Receiver) -> None:
-    async with serving_of(receiver) as (server, url), open_client(http2=True) as client:
+    async with serving_of(receiver) as (server, url), open_body_client(http2=True) as client:
 
         async def body() -> AsyncIterator[bytes]:
             yield bytes(MIB)
