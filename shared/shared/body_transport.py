@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import httpx
 
+Chunk = bytes | memoryview
+
 LARGEST_ANSWER = 1_048_576
 READ_BYTES = 64 * 1024
 
@@ -63,7 +65,7 @@ class Exchange(ABC):
     def _send_head(self, request: httpx.Request) -> None: ...
 
     @abstractmethod
-    async def _send_body(self, body: AsyncIterable[bytes]) -> None:
+    async def _send_body(self, body: AsyncIterable[Chunk]) -> None:
         """Until its end, or until the peer takes no more; why not, ``_read_answer`` hears."""
 
     @abstractmethod

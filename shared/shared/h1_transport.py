@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable
 import httptools
 import httpx
 
-from shared.body_transport import BodyTransport, BrokenRules, Exchange
+from shared.body_transport import BodyTransport, BrokenRules, Chunk, Exchange
 
 
 class Http1Exchange(Exchange):
@@ -24,13 +24,13 @@ class Http1Exchange(Exchange):
             raise httpx.LocalProtocolError("a header with a line break")
         self._writer.write(head)
 
-    async def _send_body(self, body: AsyncIterable[bytes]) -> None:
+    async def _send_body(self, body: AsyncIterable[Chunk]) -> None:
         async for chunk in body:
             if chunk and not await self._sent(b"%x\r\n" % len(chunk), chunk, b"\r\n"):
                 return
         await self._sent(b"0\r\n\r\n")
 
-    async def _sent(self, *pieces: bytes) -> bool:
+    async def _sent(self, *pieces: Chunk) -> bool:
         try:
             self._writer.writelines(pieces)
             await self._writer.drain()

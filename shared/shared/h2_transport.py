@@ -14,7 +14,7 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from shared.body_transport import BodyTransport, BrokenRules, Exchange
+from shared.body_transport import BodyTransport, BrokenRules, Chunk, Exchange
 from shared.h2c import OF_ONE_CONNECTION, Connection
 
 
@@ -57,7 +57,7 @@ class Http2Exchange(Exchange):
     def _status(self) -> int:
         return self._status_code
 
-    async def _send_body(self, body: AsyncIterable[bytes]) -> None:
+    async def _send_body(self, body: AsyncIterable[Chunk]) -> None:
         async for chunk in body:
             if not await self._sent(memoryview(chunk)):
                 return

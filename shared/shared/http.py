@@ -16,6 +16,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
+from shared.body_transport import Chunk
 from shared.errors import PeerRefused, Unavailable
 from shared.h1_transport import Http1Transport
 from shared.h2_transport import Http2Transport
@@ -104,7 +105,7 @@ class Peer:
         """``call``, and the answer as a model."""
         return self._parsed(await self.call(method, path, body), answer)
 
-    async def send(self, path: str, chunks: AsyncIterator[bytes], answer: type[M]) -> M:
+    async def send(self, path: str, chunks: AsyncIterator[Chunk], answer: type[M]) -> M:
         """PUT a body of unknown length as it arrives; never repeated. The peer may be still for STALL_SECONDS at most.
 
         An error that ``chunks`` raises rises from here as it is.
@@ -112,7 +113,7 @@ class Peer:
         cause: Exception | None = None
         answered = False
 
-        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
+        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[Chunk]:
             nonlocal cause
             loop = asyncio.get_running_loop()
             try:
@@ -135,7 +136,7 @@ class Peer:
                     "PUT",
                     self._url + path,
                     headers=self._headers(),
-                    content=watched(deadline),
+                    content=watched(deadline),  # type: ignore[arg-type]  # a view will do for our transports
                     # The answer comes after the whole body: the deadline above watches both.
                     timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
                 ) as response,
