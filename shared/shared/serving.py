@@ -5,14 +5,14 @@ import contextlib
 import json
 import socket
 import sys
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import uvicorn
 from fastapi import FastAPI
@@ -125,26 +125,35 @@ class _Started:
             raise
 
 
+class _Common:
+    """What all connections of an event loop have together."""
+
+    _known: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "_Common"]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        # Who reads into it hands on what he has read before the next one does.
+        self.buffer = memoryview(bytearray(MOST_AT_ONCE))
+        self.turn = asyncio.Lock()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Common":
+        if loop not in cls._known:
+            cls._known[loop] = cls()
+        return cls._known[loop]
+
+
 class _Receiver(asyncio.BufferedProtocol):
-    """Reads for all connections of a thread into one buffer, which is empty again before the next of them reads.
+    """Reads into the common buffer: so a byte is copied once less, and more of them come at once."""
 
-    So a byte is copied once less, and more of them come at once.
-    """
-
-    _thread = threading.local()
-
-    def __init__(self, protocol: "_Protocol | Http2Protocol") -> None:
+    def __init__(self, protocol: "_Protocol | Http2Protocol", buffer: memoryview) -> None:
         self.protocol = protocol
+        self._buffer = buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        try:
-            buffer: memoryview = self._thread.buffer
-        except AttributeError:
-            buffer = self._thread.buffer = memoryview(bytearray(MOST_AT_ONCE))
-        return buffer[: self.protocol.share]
+        return self._buffer[: self.protocol.share]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.protocol.data_received(self._thread.buffer[:nbytes])
+        self.protocol.data_received(self._buffer[:nbytes])
 
     def eof_received(self) -> bool | None:
         return self.protocol.eof_received()
@@ -172,7 +181,8 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._receiver = _Receiver(self)
+        self._common = _Common.of(self.loop)
+        self._receiver = _Receiver(self, self._common.buffer)
         transport.set_protocol(self._receiver)
 
     @property
@@ -207,7 +217,7 @@ class _Protocol(HttpToolsProtocol):
         self._in_head, self._turned = False, True
         super().on_headers_complete()
         self._pieces = deque()
-        self.cycle.receive = _receive(self.cycle, self._pieces)  # type: ignore[method-assign, assignment]
+        self.cycle.receive = _receive(self.cycle, self._pieces, self._common.turn)  # type: ignore[method-assign, assignment]
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, without its two copies of every byte: what came in one piece is handed on as that piece."""
@@ -238,11 +248,20 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _receive(cycle: RequestResponseCycle, pieces: deque[bytes | bytearray]) -> Callable[[], Awaitable[Any]]:
-    """``receive`` of a request whose body waits in ``pieces``; for all else it is uvicorn's own."""
+def _receive(
+    cycle: RequestResponseCycle, pieces: deque[bytes | bytearray], turn: asyncio.Lock
+) -> Callable[[], Awaitable[Any]]:
+    """``receive`` of a request whose body waits in ``pieces``; for all else it is uvicorn's own.
+
+    Large bodies are read in turns: one piece of one of them, then everything else that waits. So a small request waits
+    for one piece, and not for as many as there are uploads.
+    """
     wait = cycle.receive
 
     async def receive() -> Any:
+        if cycle.flow.read_paused and not pieces:
+            async with turn:
+                await asyncio.sleep(0)
         if not pieces or cycle.disconnected or cycle.response_complete:
             message = await wait()
             if not pieces or message["type"] != "http.request":
