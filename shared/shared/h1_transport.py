@@ -18,9 +18,10 @@ class Http1Exchange(Exchange):
 
     def _send_head(self, request: httpx.Request) -> None:
         lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-        lines += [b"%s: %s" % field for field in request.headers.raw if field[0].lower() != b"connection"]
-        head = b"\r\n".join([*lines, b"Connection: close", b"", b""])
-        if head.count(b"\n") != len(lines) + 2:
+        # No "Connection: close": a peer that refuses in the middle would reset the connection, and its answer be lost.
+        lines += [b"%s: %s" % field for field in request.headers.raw]
+        head = b"\r\n".join([*lines, b"", b""])
+        if head.count(b"\n") != len(lines) + 1:
             raise httpx.LocalProtocolError("a header with a line break")
         self._writer.write(head)
 
