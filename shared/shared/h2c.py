@@ -45,7 +45,8 @@ WINDOW = 256 * 1024
 WHOLE_WINDOW = 2**31 - 1
 # Larger frames than the usual 16 KiB, for whoever makes use of them: each costs Python the same.
 FRAME_BYTES = 64 * 1024
-# Handed to the transport in one piece.
+# Taken from the transport, and handed to it, in one piece.
+READ_BYTES = 256 * 1024
 WRITE_BYTES = 64 * 1024
 # More than this is waiting only if somebody asks for pings and the like, and reads none of them.
 BACKLOG_BYTES = 1_048_576
@@ -102,9 +103,11 @@ class Http2Protocol(asyncio.Protocol):
         self._flush()
         self._rest()
 
-    def data_received(self, data: bytes) -> None:
+    share = READ_BYTES
+
+    def data_received(self, data: bytes | memoryview) -> None:
         try:
-            events = self.h2.receive_data(data)
+            events = self.h2.receive_data(bytes(data))
         except ProtocolError as error:
             log.warning("a connection that broke the rules of HTTP/2 is closed: %s", type(error).__name__)
             self._flush()

@@ -1,5 +1,5 @@
-"""The peer client: how one service asks another. One HTTP client per process; every call carries our token and the
-trace.
+"""The peer client: how one service asks another. One HTTP client per process, and another for large bodies; every call
+carries our token and the trace.
 
 A peer that cannot be reached, is late, or answers nonsense becomes ``Unavailable`` (our own 503). A peer that
 understood and said no becomes ``PeerRefused``, with its status and sentence.
@@ -16,7 +16,9 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
+from shared.body_transport import Chunk
 from shared.errors import PeerRefused, Unavailable
+from shared.h1_transport import Http1Transport
 from shared.h2_transport import Http2Transport
 from shared.logs import traceparent
 
@@ -36,20 +38,29 @@ KEEPALIVE_SECONDS = 30.0
 
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """The one client of a process. httpx over aiohttp's transport: the same interface, five times the calls.
+    """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 
-    ``identity`` adds to each call who we are (see shared.identity). With ``http2``, one for large bodies to where
-    HTTP/1 has a limit on them.
+    ``identity`` adds to each call who we are (see shared.identity).
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    usual = Http2Transport() if http2 else AiohttpTransport(limits=limits)
-    async with httpx.AsyncClient(
-        transport=transport or usual, auth=identity, timeout=timeout, trust_env=False
-    ) as client:
+    async with _client(transport or AiohttpTransport(limits=limits), identity) as client:
         yield client
+
+
+@asynccontextmanager
+async def open_body_client(
+    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
+) -> AsyncIterator[httpx.AsyncClient]:
+    """One for large bodies; with ``http2`` to where HTTP/1 has a limit on them."""
+    async with _client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
+        yield client
+
+
+def _client(transport: httpx.AsyncBaseTransport, identity: httpx.Auth | None) -> httpx.AsyncClient:
+    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    return httpx.AsyncClient(transport=transport, auth=identity, timeout=timeout, trust_env=False)
 
 
 class _Health(BaseModel):
@@ -94,7 +105,7 @@ class Peer:
         """``call``, and the answer as a model."""
         return self._parsed(await self.call(method, path, body), answer)
 
-    async def send(self, path: str, chunks: AsyncIterator[bytes], answer: type[M]) -> M:
+    async def send(self, path: str, chunks: AsyncIterator[Chunk], answer: type[M]) -> M:
         """PUT a body of unknown length as it arrives; never repeated. The peer may be still for STALL_SECONDS at most.
 
         An error that ``chunks`` raises rises from here as it is.
@@ -102,7 +113,7 @@ class Peer:
         cause: Exception | None = None
         answered = False
 
-        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
+        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[Chunk]:
             nonlocal cause
             loop = asyncio.get_running_loop()
             try:
@@ -125,7 +136,7 @@ class Peer:
                     "PUT",
                     self._url + path,
                     headers=self._headers(),
-                    content=watched(deadline),
+                    content=watched(deadline),  # type: ignore[arg-type]  # a view will do for our transports
                     # The answer comes after the whole body: the deadline above watches both.
                     timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
                 ) as response,

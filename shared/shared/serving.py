@@ -5,19 +5,22 @@ import contextlib
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from shared import logs
+from shared import logs, memory
 from shared.check import Pingable, Trial, check
 from shared.database import DatabaseError
 from shared.h2c import PREFACE, Http2Protocol
@@ -27,6 +30,12 @@ from shared.settings import S, SettingsError, load
 KEEPALIVE_SECONDS = 75
 # Cloud Run's own limit, and four times a browser's longest; what arrives at once may go a little over it.
 HEAD_BYTES = 64 * 1024
+# What all connections together may keep of bodies that have arrived; each reads its share of it at once.
+WAITING_BYTES = 6 * 1_048_576
+MOST_AT_ONCE = 1_048_576
+LEAST_AT_ONCE = 64 * 1024
+# A piece of a body that is smaller joins the one before it: chunks of a byte must not become a million objects.
+SMALL_PIECE = 4096
 # For what the server has handed to a connection, 1 MiB at most: 9 KB/s.
 STALL_SECONDS = 120.0
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
@@ -100,8 +109,10 @@ class _Started:
             nonlocal failure
             if message["type"] == "lifespan.startup.failed":
                 failure = message  # its text is a traceback
-            else:
-                await send(message)
+                return
+            if message["type"] == "lifespan.startup.complete":
+                memory.settle()
+            await send(message)
 
         try:
             await self.app(scope, receive, hold_back)
@@ -114,6 +125,49 @@ class _Started:
             raise
 
 
+class _Common:
+    """What all connections of an event loop have together."""
+
+    _known: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "_Common"]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        # Who reads into it hands on what he has read before the next one does.
+        self.buffer = memoryview(bytearray(MOST_AT_ONCE))
+        self.turn = asyncio.Lock()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_Common":
+        if loop not in cls._known:
+            cls._known[loop] = cls()
+        return cls._known[loop]
+
+
+class _Receiver(asyncio.BufferedProtocol):
+    """Reads into the common buffer: so a byte is copied once less, and more of them come at once."""
+
+    def __init__(self, protocol: "_Protocol | Http2Protocol", buffer: memoryview) -> None:
+        self.protocol = protocol
+        self._buffer = buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[: self.protocol.share]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.protocol.data_received(self._buffer[:nbytes])
+
+    def eof_received(self) -> bool | None:
+        return self.protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.protocol.connection_lost(exc)
+
+
 class _Protocol(HttpToolsProtocol):
     """What is not even HTTP gets an error of the same shape as everything else.
 
@@ -122,7 +176,18 @@ class _Protocol(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
+    _pieces: deque[bytes | bytearray]
     _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._common = _Common.of(self.loop)
+        self._receiver = _Receiver(self, self._common.buffer)
+        transport.set_protocol(self._receiver)
+
+    @property
+    def share(self) -> int:
+        return max(LEAST_AT_ONCE, min(WAITING_BYTES // max(1, len(self.tasks)), MOST_AT_ONCE))
 
     def pause_writing(self) -> None:
         self._stalled = self.loop.call_later(STALL_SECONDS, self.transport.abort)
@@ -140,9 +205,9 @@ class _Protocol(HttpToolsProtocol):
         if self._stalled is not None:
             self._stalled.cancel()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         was_in_head, self._turned = self._in_head, False
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[arg-type]  # a view will do
         if was_in_head and not self._turned:  # a piece of a head, and nothing else
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
@@ -151,14 +216,20 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._turned = False, True
         super().on_headers_complete()
+        self._pieces = deque()
+        self.cycle.receive = _receive(self.cycle, self._pieces, self._common.turn)  # type: ignore[method-assign, assignment]
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, without its two copies of every byte: what came in one piece is handed on as that piece."""
         if self.cycle.response_complete:
             return
-        waiting = self.cycle.body
-        self.cycle.body = b"".join((waiting, body)) if waiting else body  # type: ignore[assignment]
-        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+        if len(body) >= SMALL_PIECE:
+            self._pieces.append(body)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += body
+        else:
+            self._pieces.append(bytearray(body))
+        if sum(map(len, self._pieces)) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self.cycle.message_event.set()
 
@@ -177,13 +248,36 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
+def _receive(
+    cycle: RequestResponseCycle, pieces: deque[bytes | bytearray], turn: asyncio.Lock
+) -> Callable[[], Awaitable[Any]]:
+    """``receive`` of a request whose body waits in ``pieces``; for all else it is uvicorn's own.
+
+    Large bodies are read in turns: one piece of one of them, then everything else that waits. So a small request waits
+    for one piece, and not for as many as there are uploads.
+    """
+    wait = cycle.receive
+
+    async def receive() -> Any:
+        if cycle.flow.read_paused and not pieces:
+            async with turn:
+                await asyncio.sleep(0)
+        if not pieces or cycle.disconnected or cycle.response_complete:
+            message = await wait()
+            if not pieces or message["type"] != "http.request":
+                return message
+        return {"type": "http.request", "body": bytes(pieces.popleft()), "more_body": bool(pieces) or cycle.more_body}
+
+    return receive
+
+
 class _EitherProtocol(_Protocol):
     """HTTP/1.1, unless a connection opens with the preface of HTTP/2."""
 
     _opening = b""
     _is_http1 = False
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._is_http1:
             super().data_received(data)
             return
@@ -199,7 +293,7 @@ class _EitherProtocol(_Protocol):
             self.config, self.server_state, self.app_state, head_bytes=HEAD_BYTES, stall_seconds=STALL_SECONDS
         )
         self.connections.discard(self)
-        self.transport.set_protocol(protocol)
+        self._receiver.protocol = protocol
         protocol.connection_made(self.transport)
         protocol.data_received(data)
 

@@ -59,28 +59,31 @@ class FileSlice(Response):
             if scope["method"] == "HEAD" or self._start == self._stop:
                 await send({"type": "http.response.body", "body": b""})
                 return
+            mapping = memoryview(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ))
+            if self._stop - self._start <= STEP:  # the most of all ranges: it is over before anybody could be gone
+                await self._send_step(send, mapping, self._start)
+                return
             gone = asyncio.create_task(_disconnected(receive))
             try:
-                await self._pump(send, gone)
+                for at in range(self._start, self._stop, STEP):
+                    if gone.done():
+                        break
+                    await self._send_step(send, mapping, at)
+                    async with self._turn:
+                        await asyncio.sleep(0)
             finally:
                 gone.cancel()
         finally:
             os.close(self._descriptor)
 
-    async def _pump(self, send: Send, gone: "asyncio.Task[None]") -> None:
-        mapping = memoryview(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ))
-        at = self._start
-        while at < self._stop and not gone.done():
-            end = min(at + STEP, self._stop)
-            if _is_cached(self._descriptor, at, end):
-                step: bytes | memoryview = mapping[at:end]
-            else:
-                step = await asyncio.to_thread(os.pread, self._descriptor, end - at, at)
-            await send({"type": "http.response.body", "body": step, "more_body": end < self._stop})
-            self._sent(end - at)
-            at = end
-            async with self._turn:
-                await asyncio.sleep(0)
+    async def _send_step(self, send: Send, mapping: memoryview, at: int) -> None:
+        end = min(at + STEP, self._stop)
+        if _is_cached(self._descriptor, at, end):
+            step: bytes | memoryview = mapping[at:end]
+        else:
+            step = await asyncio.to_thread(os.pread, self._descriptor, end - at, at)
+        await send({"type": "http.response.body", "body": step, "more_body": end < self._stop})
+        self._sent(end - at)
 
 
 def answer(

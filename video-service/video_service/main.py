@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from shared import web
 from shared.audit import AuditLog
 from shared.auth import Tokens
-from shared.http import Peer, open_client
+from shared.http import Peer, open_body_client, open_client
 from shared.identity import open_identity
 from shared.media_url import MediaUrls
 from shared.settings import load
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.identity = identity
             client = await stack.enter_async_context(open_client(transport, identity))
             user_service = Peer(client, "user-service", settings.user_service_url, tokens.for_service)
-            bodies = await stack.enter_async_context(open_client(transport, identity, http2=settings.http2))
+            bodies = await stack.enter_async_context(open_body_client(transport, identity, http2=settings.http2))
             storage_service = Peer(client, "storage-service", settings.storage_service_url, tokens.for_service)
             usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)

@@ -11,6 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from shared.body_transport import Chunk
 from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
 
 OVERHEAD = 64 * 1024
@@ -42,7 +43,7 @@ class UploadForm:
                 "on_end": self._form_ends,
             },
         )
-        self._chunks: list[bytes] = []
+        self._chunks: list[memoryview] = []
         self._read = 0
         self._video_bytes = 0
         self._header = (bytearray(), bytearray())
@@ -59,7 +60,7 @@ class UploadForm:
         except UnicodeDecodeError:
             raise Invalid("title: must be text in UTF-8.") from None
 
-    async def video(self) -> AsyncIterator[bytes]:
+    async def video(self) -> AsyncIterator[Chunk]:
         """The bytes of the part ``video``; raises ``Invalid`` if there is none."""
         while True:
             chunks, self._chunks = self._chunks, []
@@ -127,7 +128,7 @@ class UploadForm:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_video:
             self._video_bytes += end - start
-            self._chunks.append(data[start:end])
+            self._chunks.append(memoryview(data)[start:end])  # no copy
         elif self._field is not None:
             self._field.extend(data[start:end])
 

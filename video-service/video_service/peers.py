@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 
+from shared.body_transport import Chunk
 from shared.contracts import Deletions, Filenames, Grant, Reservation, StoredVideo, UploadDone, UploadLock
 from shared.http import Peer
 
@@ -36,7 +37,7 @@ class Storage:
         """The bytes granted; raises ``PeerRefused`` (413) if the least does not fit. Repeated, it renews."""
         return (await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)).granted
 
-    async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo:
+    async def put(self, upload_id: str, chunks: AsyncIterator[Chunk]) -> StoredVideo:
         """Stream the video into its reservation; raises ``PeerRefused`` (415) if it is not a video."""
         return await self._bodies.send(f"/internal/objects/{upload_id}", chunks, StoredVideo)
 

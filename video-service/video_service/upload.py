@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
 from shared.auth import User
+from shared.body_transport import Chunk
 from shared.clock import Clock, utc_now
 from shared.contracts import Reservation, StoredVideo
 from shared.errors import (
@@ -42,7 +43,7 @@ class Form(Protocol):
 
     @property
     def fields(self) -> dict[str, str]: ...
-    def video(self) -> AsyncIterator[bytes]: ...
+    def video(self) -> AsyncIterator[Chunk]: ...
     async def finish(self) -> None: ...
 
 
@@ -52,7 +53,7 @@ class Users(Protocol):
 
 class Storage(Protocol):
     async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
-    async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo: ...
+    async def put(self, upload_id: str, chunks: AsyncIterator[Chunk]) -> StoredVideo: ...
 
 
 class Usage(Protocol):
@@ -192,7 +193,7 @@ class Uploads:
         # The lowest ceiling; where two are equal, the first one named.
         return min(ceilings, key=lambda ceiling: ceiling[0])
 
-    async def _measured(self, form: Form, ceiling: tuple[int, ServiceError]) -> AsyncIterator[bytes]:
+    async def _measured(self, form: Form, ceiling: tuple[int, ServiceError]) -> AsyncIterator[Chunk]:
         """The video's bytes, up to the ceiling; at least one."""
         received = 0
         async for chunk in form.video():

@@ -21,6 +21,8 @@ T = TypeVar("T")
 # What one hop to a disk thread writes: large enough that hops do not count, small enough for many uploads at once.
 PIECE = 256 * 1024
 MOST_PIECES = 256
+# The disk begins with what has come while more comes, or all of it would have to wait for the disk at the end.
+BEGUN = 4 * 1_048_576
 THREADS = 4
 SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 
@@ -46,7 +48,7 @@ class LocalBlobs:
         opened: list[int] = []  # filled by the thread: nothing is lost if nobody waits for it any more
         try:
             await self._run(lambda: opened.append(_create(part, final)))
-            size = waiting = 0
+            size = waiting = begun = 0
             pieces: list[bytes] = []
             async for chunk in chunks:
                 size += len(chunk)
@@ -59,6 +61,9 @@ class LocalBlobs:
                 if waiting >= PIECE or len(pieces) >= MOST_PIECES:
                     await self._run(partial(_write_all, opened[0], pieces))
                     pieces, waiting = [], 0
+                    if size - begun >= BEGUN:
+                        await self._run(partial(_begin_write_back, opened[0], begun, size))
+                        begun = size
             await self._run(partial(_write_all, opened[0], pieces))
             await self._run(lambda: os.fsync(opened[0]))
             await self._run(lambda: self._settle(part, final))
@@ -160,6 +165,13 @@ def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
             written -= len(left.pop(0))
         if left:
             left[0] = left[0][written:]
+
+
+def _begin_write_back(descriptor: int, start: int, stop: int) -> None:
+    """Linux starts to write what it is told to forget, and forgets no page that is not yet on the disk."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):  # some file systems take no advice
+            os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,12 +1,16 @@
 """The server's own manners towards a connection."""
 
 import asyncio
+import hashlib
+import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.types import Receive, Scope, Send
 
 from shared import serving
@@ -77,3 +81,121 @@ async def test_who_is_slow_and_takes_a_little_now_and_then_gets_everything(monke
     film = Film()
     async with viewer(film) as slow:
         assert await read_all(slow, pause=0.01) >= SIZE
+
+
+class Reader:
+    """Takes bodies as they come: of each its path, its hash, and how many pieces it came in."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[str, list[int]] = {}
+        self.order: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        digest, more, pieces = hashlib.sha256(), True, self.pieces.setdefault(scope["path"], [])
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request"
+            digest.update(message["body"])
+            pieces.append(len(message["body"]))
+            self.order.append(scope["path"])
+            more = message["more_body"]
+        answer = digest.hexdigest().encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", b"%d" % len(answer)), (b"x-path", scope["path"].encode())],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer})
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    return uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+
+def on(loops: Callable[[], asyncio.AbstractEventLoop], app: Any, caller: Callable[[int], Awaitable[None]]) -> None:
+    """``caller`` against a server of ``app``, on a loop of that kind; it is given the port."""
+
+    async def serve() -> None:
+        server = uvicorn.Server(
+            uvicorn.Config(app, http=serving._Protocol, lifespan="off", log_config=None, access_log=False)
+        )
+        listener = socket.create_server(("127.0.0.1", 0))
+        running = asyncio.create_task(server.serve([listener]))
+        async with asyncio.timeout(30):
+            await caller(listener.getsockname()[1])
+        server.should_exit = True
+        await running
+
+    with asyncio.Runner(loop_factory=loops) as runner:
+        runner.run(serve())
+
+
+def sized(path: str, body: bytes) -> bytes:
+    return f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(path: str, body: bytes, size: int) -> bytes:
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+async def answers(reader: asyncio.StreamReader, count: int) -> list[bytes]:
+    bodies = []
+    for _ in range(count):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        bodies.append(await reader.readexactly(64))
+    return bodies
+
+
+def test_bodies_arrive_whole_sized_or_in_chunks_one_after_the_other_on_a_connection(
+    loops: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    content = random.Random(1).randbytes(5_000_000)
+    requests = [
+        sized("/a", content),
+        sized("/b", b"short"),
+        chunked("/c", content, 300_000),
+        chunked("/d", content[:200_000], 1),
+        chunked("/e", content, 5000),
+        sized("/f", content),
+    ]
+    bodies = [content, b"short", content, content[:200_000], content, content]
+    app = Reader()
+
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        heard = asyncio.create_task(answers(reader, len(requests)))
+        for request in requests:  # also those that are not answered yet
+            writer.write(request)
+            await writer.drain()
+        assert await heard == [hashlib.sha256(body).hexdigest().encode() for body in bodies]
+        writer.close()
+        await writer.wait_closed()
+
+    on(loops, app, caller)
+    assert len(app.pieces["/d"]) < 100, "chunks of a byte are not handed on one by one"
+    assert max(map(max, app.pieces.values())) <= serving.MOST_AT_ONCE + serving.SMALL_PIECE
+
+
+def test_large_bodies_are_read_in_turns(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    content = bytes(16 * 1_048_576)
+    app = Reader()
+
+    async def caller(port: int) -> None:
+        async def upload(path: str) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sized(path, content))
+            await answers(reader, 1)
+            writer.close()
+            await writer.wait_closed()
+
+        await asyncio.gather(upload("/a"), upload("/b"), upload("/c"))
+
+    on(loops, app, caller)
+    middle = app.order[len(app.order) // 4 : len(app.order) // 2]
+    assert {"/a", "/b", "/c"} == set(middle), "none of them waits for the end of another"

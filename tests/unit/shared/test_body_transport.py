@@ -1,4 +1,4 @@
-"""Large bodies over HTTP/2: what ``Peer.send`` promises holds as over HTTP/1, towards a real server of ours."""
+"""Large bodies over both versions of HTTP: what ``Peer.send`` promises, towards a real server of ours."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared import h2_transport, http, serving
 from shared.errors import PeerRefused, TooLarge, Unavailable
-from shared.http import Peer, open_client
+from shared.http import Peer, open_body_client, open_client
 
 Listen = Callable[[Any], Awaitable[str]]
 Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
@@ -121,13 +121,13 @@ async def url(receiver: Receiver) -> AsyncIterator[str]:
 
 @pytest.fixture(params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(http2=request.param) as client:
+    async with open_body_client(http2=request.param) as client:
         yield client
 
 
 @pytest.fixture
 async def client2() -> AsyncIterator[httpx.AsyncClient]:
-    async with open_client(http2=True) as client:
+    async with open_body_client(http2=True) as client:
         yield client
 
 
@@ -160,11 +160,9 @@ async def test_a_body_arrives_whole(client: httpx.AsyncClient, receiver: Receive
     assert headers[b"host"] == url.removeprefix("http://").encode()
 
 
-async def test_with_http_2_each_upload_has_a_connection_of_its_own(
-    client2: httpx.AsyncClient, receiver: Receiver, url: str
-) -> None:
+async def test_each_upload_has_a_connection_of_its_own(client: httpx.AsyncClient, receiver: Receiver, url: str) -> None:
     for _ in range(2):
-        assert (await peer_of(client2, url).send("/take", chunks(1), Taken)).version == "2"
+        assert (await peer_of(client, url).send("/take", chunks(1), Taken)).sha256 == digest(1)
     assert len(receiver.connections) == 2
 
 
@@ -252,10 +250,10 @@ async def test_a_refusal_in_the_middle_is_taken_and_stops_the_source(
     assert sent == stopped_at
 
 
-async def test_a_refusal_while_the_window_is_shut_is_taken(client2: httpx.AsyncClient, url: str) -> None:
+async def test_a_refusal_while_the_window_is_shut_is_taken(client: httpx.AsyncClient, url: str) -> None:
     async with asyncio.timeout(5):
         with pytest.raises(PeerRefused, match="Too much"):
-            await peer_of(client2, url).send("/refuse", chunks(50 * MIB, size=MIB), Taken)
+            await peer_of(client, url).send("/refuse", chunks(50 * MIB, size=MIB), Taken)
 
 
 async def test_a_peer_that_stalls_is_a_503(
@@ -269,9 +267,7 @@ async def test_a_peer_that_stalls_is_a_503(
             await peer_of(client, url).send("/stand_still", chunks(1), Taken)
 
 
-async def test_a_source_may_take_its_time(
-    client2: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_source_may_take_its_time(client: httpx.AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "STALL_SECONDS", 0.1)
 
     async def slow() -> AsyncIterator[bytes]:
@@ -279,18 +275,18 @@ async def test_a_source_may_take_its_time(
             await asyncio.sleep(0.2)
             yield b"\0"
 
-    assert (await peer_of(client2, url).send("/take", slow(), Taken)).sha256 == digest(3)
+    assert (await peer_of(client, url).send("/take", slow(), Taken)).sha256 == digest(3)
 
 
-async def test_a_peer_that_fails_or_says_too_much_is_a_503(client2: httpx.AsyncClient, url: str) -> None:
+async def test_a_peer_that_fails_or_says_too_much_is_a_503(client: httpx.AsyncClient, url: str) -> None:
     for path in ("/fail", "/chatter"):
         async with asyncio.timeout(5):
             with pytest.raises(Unavailable):
-                await peer_of(client2, url).send(path, chunks(5 * MIB), Taken)
+                await peer_of(client, url).send(path, chunks(5 * MIB), Taken)
 
 
 async def test_a_peer_that_is_being_restarted_takes_what_it_has_begun(receiver: Receiver) -> None:
-    async with serving_of(receiver) as (server, url), open_client(http2=True) as client:
+    async with serving_of(receiver) as (server, url), open_body_client(http2=True) as client:
 
         async def body() -> AsyncIterator[bytes]:
             yield bytes(MIB)
@@ -300,6 +296,12 @@ async def test_a_peer_that_is_being_restarted_takes_what_it_has_begun(receiver: 
             yield bytes(MIB)
 
         assert (await peer_of(client, url).send("/take", body(), Taken)).sha256 == digest(2 * MIB)
+
+
+async def test_a_header_cannot_become_two(client: httpx.AsyncClient, receiver: Receiver, url: str) -> None:
+    with pytest.raises(httpx.ProtocolError):
+        await client.put(f"{url}/take", headers={"x": "1\r\ny: 2"}, content=chunks(1))
+    assert receiver.ended == 0
 
 
 async def test_a_peer_that_speaks_no_http_2_hangs_up_or_is_nobody_is_a_503(
