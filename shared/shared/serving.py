@@ -82,6 +82,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks for the address or the scheme of who called
             ws="none",
             lifespan="on",
             timeout_keep_alive=KEEPALIVE_SECONDS,
