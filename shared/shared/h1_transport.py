@@ -1,4 +1,6 @@
-"""Large bodies over HTTP/1.1 (RFC 9112), in chunks as they come: each goes to the kernel as it is, without a copy."""
+"""Large bodies over HTTP/1.1 (RFC 9112). Each piece goes to the kernel as it is, without a copy, in a chunk of its own
+where the length of the whole is not known.
+"""
 
 import ssl
 from collections.abc import AsyncIterable
@@ -23,13 +25,16 @@ class Http1Exchange(Exchange):
         head = b"\r\n".join([*lines, b"", b""])
         if head.count(b"\n") != len(lines) + 1:
             raise httpx.LocalProtocolError("a header with a line break")
+        self._in_chunks = request.headers.get("Transfer-Encoding") == "chunked"
         self._writer.write(head)
 
     async def _send_body(self, body: AsyncIterable[Chunk]) -> None:
         async for chunk in body:
-            if chunk and not await self._sent(b"%x\r\n" % len(chunk), chunk, b"\r\n"):
+            framed = (b"%x\r\n" % len(chunk), chunk, b"\r\n") if self._in_chunks else (chunk,)
+            if chunk and not await self._sent(*framed):
                 return
-        await self._sent(b"0\r\n\r\n")
+        if self._in_chunks:
+            await self._sent(b"0\r\n\r\n")
 
     async def _sent(self, *pieces: Chunk) -> bool:
         try:

@@ -54,6 +54,10 @@ class Receiver:
         taken = Taken(sha256=digest.hexdigest(), version=self.scope["http_version"])
         await self._answer(send, 200, taken.model_dump_json().encode())
 
+    async def take_late(self, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.03)
+        await self.take(receive, send)
+
     async def refuse(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._answer(send, 413, b'{"message": "Too much.", "code": "quota"}')
@@ -158,6 +162,13 @@ async def test_a_body_arrives_whole(client: httpx.AsyncClient, receiver: Receive
     assert headers[b"authorization"] == b"Bearer our-token"
     assert headers[b"traceparent"]
     assert headers[b"host"] == url.removeprefix("http://").encode()
+
+
+async def test_a_body_that_is_none_or_of_known_length_is_not_sent_in_chunks(
+    client: httpx.AsyncClient, receiver: Receiver, url: str
+) -> None:
+    answers = [await client.get(f"{url}/take_late"), await client.put(f"{url}/take_late", content=bytes(MIB))]
+    assert [Taken.model_validate_json(answer.content).sha256 for answer in answers] == [digest(0), digest(MIB)]
 
 
 async def test_each_upload_has_a_connection_of_its_own(client: httpx.AsyncClient, receiver: Receiver, url: str) -> None:
