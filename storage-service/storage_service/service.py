@@ -4,7 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -109,7 +109,7 @@ class StorageService:
 
     async def delete(self, filenames: Sequence[str]) -> None:
         """Free the bytes of these objects or reservations, whatever became of them, and remove their files."""
-        await self._free(filenames)
+        await self._free(filenames, self._clock())
         await self._remove(filenames)
 
     async def find(self, filename: str) -> StoredObject:
@@ -143,14 +143,14 @@ class StorageService:
                 await self._store.keep([filename])
                 kept += 1
             else:
-                await self._free([filename])
+                await self._free([filename], now)
                 refused += 1
         removed = await self._remove(await self._store.removable(now, SWEEP_BATCH))
         return {"expired": expired, "kept": kept, "refused": refused, "removed": removed}
 
-    async def _free(self, filenames: Sequence[str]) -> None:
+    async def _free(self, filenames: Sequence[str], now: datetime) -> None:
         try:
-            await self._store.delete(filenames, self._clock())
+            await self._store.delete(filenames, now)
         finally:  # it may have happened even so
             self._recent.forget(filenames)
 
