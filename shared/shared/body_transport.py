@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import httpx
 
-Chunk = bytes | memoryview
+from shared.contracts import Chunk
 
 LARGEST_ANSWER = 1_048_576
 READ_BYTES = 64 * 1024

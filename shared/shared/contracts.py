@@ -17,6 +17,8 @@ from pydantic import (
 
 MAX_LOGS = 1000
 MAX_BATCH = 500
+# A piece of a body on its way: often a view of a larger one, for each copy of it costs.
+Chunk = bytes | memoryview
 
 _FILENAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNPRINTABLE = re.compile("[\0\ud800-\udfff]")

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterable
 import httptools
 import httpx
 
-from shared.body_transport import BodyTransport, BrokenRules, Chunk, Exchange
+from shared.body_transport import BodyTransport, BrokenRules, Exchange
+from shared.contracts import Chunk
 
 
 class Http1Exchange(Exchange):

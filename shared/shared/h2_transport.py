@@ -14,7 +14,8 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from shared.body_transport import AnotherVersion, BodyTransport, BrokenRules, Chunk, Exchange
+from shared.body_transport import AnotherVersion, BodyTransport, BrokenRules, Exchange
+from shared.contracts import Chunk
 from shared.h2_connection import OF_ONE_CONNECTION, Connection
 
 

@@ -16,7 +16,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
-from shared.body_transport import Chunk
+from shared.contracts import Chunk
 from shared.errors import PeerRefused, Unavailable
 from shared.h1_transport import Http1Transport
 from shared.h2_transport import Http2Transport

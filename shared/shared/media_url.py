@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from shared.errors import Forbidden
 from shared.settings import ServiceSettings
@@ -48,6 +49,8 @@ class MediaUrls:
         self._public_url = public_url
         self._window = int(window)
         self._now = now
+        # A film is fetched in ranges under one URL: a known one costs a look-up, its expiry still checked.
+        self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def mint(self, filename: str, viewer: uuid.UUID) -> str:
         """The absolute URL of ``filename``'s video for ``viewer``."""
@@ -69,6 +72,12 @@ class MediaUrls:
 
     def open(self, capability: str, filename: str) -> Capability:
         """What the capability grants; raises ``Forbidden`` when it is forged, damaged or expired."""
+        granted = self._verified(capability, filename)
+        if granted.expires <= self._now():
+            raise Forbidden("This media address has expired; load the page again.", code="expired_capability")
+        return granted
+
+    def _verify(self, capability: str, filename: str) -> Capability:
         try:
             raw = base64.b64decode(capability + "=" * (-len(capability) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
@@ -79,10 +88,7 @@ class MediaUrls:
         known = any(hmac.compare_digest(_sign(key, filename, claim), signature) for key in self._keys)
         if not known or len(claim) != 21:
             raise Forbidden("This media address is not valid.", code="bad_capability")
-        expires = int.from_bytes(claim[16:], "big")
-        if expires <= self._now():
-            raise Forbidden("This media address has expired; load the page again.", code="expired_capability")
-        return Capability(uuid.UUID(bytes=claim[:16]), expires)
+        return Capability(uuid.UUID(bytes=claim[:16]), int.from_bytes(claim[16:], "big"))
 
 
 def _text(raw: bytes) -> str:

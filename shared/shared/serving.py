@@ -230,7 +230,7 @@ class _Protocol(HttpToolsProtocol):
             self._pieces[-1] += body
         else:
             self._pieces.append(bytearray(body))
-        if sum(map(len, self._pieces)) > HIGH_WATER_LIMIT:
+        if not self.flow.read_paused and sum(map(len, self._pieces)) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self.cycle.message_event.set()
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Literal
 
 from shared.errors import RangeNotSatisfiable
@@ -37,6 +38,7 @@ def select(headers: Mapping[str, str], *, size: int, etag: str, modified: dateti
     return Part(206, *span) if span else Part(200, 0, size)
 
 
+@lru_cache(maxsize=1024)
 def http_date(moment: datetime) -> str:
     return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
 

@@ -11,7 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from shared.body_transport import Chunk
+from shared.contracts import Chunk
 from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
 
 OVERHEAD = 64 * 1024

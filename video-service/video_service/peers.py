@@ -3,8 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 
-from shared.body_transport import Chunk
-from shared.contracts import Deletions, Filenames, Grant, Reservation, StoredVideo, UploadDone, UploadLock
+from shared.contracts import Chunk, Deletions, Filenames, Grant, Reservation, StoredVideo, UploadDone, UploadLock
 from shared.http import Peer
 
 

@@ -13,9 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
 from shared.auth import User
-from shared.body_transport import Chunk
 from shared.clock import Clock, utc_now
-from shared.contracts import Reservation, StoredVideo
+from shared.contracts import Chunk, Reservation, StoredVideo
 from shared.errors import (
     Conflict,
     Invalid,

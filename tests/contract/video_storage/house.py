@@ -67,7 +67,8 @@ class _Line:
             nonlocal broken
             if broken is None:
                 try:
-                    return await receive()
+                    message = await receive()
+                    return {**message, "body": bytes(message.get("body", b""))}  # a view of ours ends at the wire
                 except Exception as error:
                     broken = error
             return {"type": "http.disconnect"}
