@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-from shared import web
+from shared import memory, web
 from shared.audit import AuditLog
 from shared.auth import Tokens
 from shared.http import Peer, open_body_client, open_client
@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        memory.keep_pieces()
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings))
             identity = await stack.enter_async_context(open_identity(settings, transport))
