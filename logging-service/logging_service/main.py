@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.checks = {"database": lambda: web.answers(store.ping())}
             yield
 
-    app = FastAPI(title="logging-service", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(title="logging-service", lifespan=lifespan, redirect_slashes=False, telemetry=web.TELEMETRY)
     app.state.tokens = Tokens(settings)
     web.add_routes(app, routes.public, web.status_routes("logging-service", lambda request: request.app.state.checks))
     web.install(app, settings)

@@ -73,7 +73,10 @@ class RequestLog:
                 ms = round((time.perf_counter() - started) * 1000, 2)
                 method = scope["method"]
                 request = {"method": method, "route": route, "status": status, "ms": ms}
-                log.log(level, "%s %s %s", method, route, status, extra={"request": request})
+                # As ``log.log`` does, but for a look at who called it.
+                record = logging.LogRecord(log.name, level, "", 0, "%s %s %s", (method, route, status), None)
+                record.request = request
+                log.handle(record)
             _trace.reset(token)
 
 

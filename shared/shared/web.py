@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
+from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel, BeforeValidator
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -22,6 +23,8 @@ from shared.settings import ServiceSettings
 log = getLogger(__name__)
 
 JSON_BODY_BYTES = 2 * 1_048_576
+# FastAPI's own would ask for OpenTelemetry's providers at each request; there are none.
+TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 
 def _digits(value: object) -> object:
@@ -169,7 +172,11 @@ class _BodyLimit:
         if scope["type"] != "http" or (self.streams and scope["path"].startswith(self.streams)):
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        if not declared and "transfer-encoding" not in headers and scope["http_version"] != "2":
+            await self.app(scope, receive, send)  # no body will come (RFC 9112, 6.3)
+            return
         if declared.isdecimal() and int(declared[:19]) > JSON_BODY_BYTES:
             await _too_large()(scope, receive, send)
             return

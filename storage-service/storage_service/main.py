@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             await stack.enter_async_context(web.sweeping(app.state.sweep, settings.sweep_seconds))
             yield
 
-    app = FastAPI(title="storage-service", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(title="storage-service", lifespan=lifespan, redirect_slashes=False, telemetry=web.TELEMETRY)
     app.state.tokens = tokens
     web.add_routes(
         app,

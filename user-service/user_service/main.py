@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             }
             yield
 
-    app = FastAPI(title="user-service", lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(title="user-service", lifespan=lifespan, redirect_slashes=False, telemetry=web.TELEMETRY)
     app.state.tokens = tokens
     web.add_routes(
         app,
