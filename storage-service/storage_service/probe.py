@@ -45,6 +45,7 @@ LONGEST = 365 * 86400.0  # seconds; who claims more is not believed
 THUMBNAIL_WIDTH, THUMBNAIL_QUANTIZER = 480, 4  # of 1 to 31; 4 is as good as what others call 80 (of 100)
 
 CPU_SECONDS = 5
+NICENESS = 5  # who waits for a page goes before who waits for a verdict
 MEMORY = 256 * 2**20
 """Of address space, so that no way to allocate is left out. Python and av have 120 MiB mapped before they begin; the
 first picture of a 4K film takes that to 143 (h264, hevc), 136 (vp9) or 139 (av1), with 10 bits to 156. 8K fits with 8
@@ -255,6 +256,7 @@ def main() -> None:
     # A group's signals are meant for the service, which lets us go when it is done; the kernel reaps the judges.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
     av.logging.set_level(None)
     gc.freeze()  # else a collection in a judge would copy the pages that it shares with us
     control = socket.socket(fileno=0)

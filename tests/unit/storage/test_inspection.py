@@ -17,6 +17,7 @@ import uvloop
 import videos
 
 from storage_service.inspection import Inspector, NotAVideo
+from storage_service.probe import NICENESS
 
 HOSTILE = (sys.executable, "-P", str(Path(__file__).with_name("hostile.py")))
 
@@ -200,6 +201,12 @@ async def test_a_judge_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         for process in processes():
             assert "JWT_SECRET" not in process.environ()
             assert not [file for file in process.memory_maps() if "pydantic" in file.path]
+
+
+async def test_a_judge_gives_way_to_the_service(film: Path) -> None:
+    async with Inspector() as inspector:
+        await inspector.inspect(film)
+        assert {process.nice() for process in processes()} == {psutil.Process().nice() + NICENESS}
 
 
 async def test_an_interrupt_for_the_whole_group_ends_no_judge(film: Path) -> None:
