@@ -22,7 +22,7 @@ QUEUE = 10_000
 # A batch stays below the limit on bodies even when every description is as long as can be, and of four-byte characters.
 LONGEST_DESCRIPTION = 1000
 BATCH = min(400, MAX_LOGS)
-# What comes within this time goes in one call, which costs this service and the receiver as much as a hundred entries.
+# From one call to the next. What comes meanwhile goes in one: a call costs us and the receiver what fifty entries do.
 GATHER_SECONDS = 0.1
 FLUSH_SECONDS = 3.0
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -72,9 +72,12 @@ class AuditLog:
             self._drop(1)
 
     async def _send_all(self) -> None:
+        clock = asyncio.get_running_loop().time
+        not_before = 0.0
         while not (self._closing.is_set() and self._queue.empty()):
             self._unsent = [await self._queue.get()]
-            await self._until_closing(GATHER_SECONDS)
+            await self._until_closing(not_before - clock())
+            not_before = clock() + GATHER_SECONDS
             while len(self._unsent) < BATCH and not self._queue.empty():
                 self._unsent.append(self._queue.get_nowait())
             await self._send()
@@ -105,6 +108,8 @@ class AuditLog:
 
     async def _until_closing(self, seconds: float) -> None:
         """Wait, but not when this is to end."""
+        if seconds <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()

@@ -1,5 +1,6 @@
 """The whole journey over HTTP: upload, lists, figures, playing, deleting, as the page goes it."""
 
+import asyncio
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -179,6 +180,7 @@ async def test_what_was_done_is_in_the_log(house: House, ann: Person) -> None:
         seen = {(log["action_type"], log["service_name"]) for log in logs}
         if seen == wanted:
             break
+        await asyncio.sleep(0.02)
     assert seen == wanted
 
 

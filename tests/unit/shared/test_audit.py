@@ -74,25 +74,30 @@ async def test_everything_arrives_in_order_in_batches(receiver: Receiver) -> Non
     assert log.dropped == 0
 
 
-async def test_what_happens_within_a_moment_goes_in_one_call(
+async def test_the_first_goes_at_once_and_what_follows_within_a_moment_in_one_call(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(audit, "GATHER_SECONDS", 0.3)
     async with sending(receiver) as log:
+        record(log, 1)
+        await asyncio.sleep(0.05)
+        assert [len(batch) for batch in receiver.batches] == [1]
         for _ in range(10):
             record(log, 1)
             await asyncio.sleep(0.001)
-        assert receiver.batches == []
-        await asyncio.sleep(0.3)
-        assert [len(batch) for batch in receiver.batches] == [10]
+        assert [len(batch) for batch in receiver.batches] == [1]
+        await asyncio.sleep(0.5)
+        assert [len(batch) for batch in receiver.batches] == [1, 10]
 
 
 async def test_the_end_does_not_wait_for_more(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "GATHER_SECONDS", 60)
     started = time.perf_counter()
     async with sending(receiver) as log:
-        record(log, 3)
-    assert receiver.descriptions == ["0", "1", "2"]
+        record(log, 1)
+        await asyncio.sleep(0.05)
+        record(log, 2)
+    assert len(receiver.descriptions) == 3
     assert time.perf_counter() - started < 2
 
 
