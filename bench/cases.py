@@ -252,11 +252,11 @@ def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) ->
 def verifying(bench: Bench) -> Generator[Figures, None, None]:
     """A request that does nothing but verify a token."""
     services = bench.house.services
-    asked = {
-        "ours": (f"{services['usage'].url}/internal/health", services.service_headers()),
-        "express": (f"http://127.0.0.1:{bench.express.port}/verify", bench.people[0].headers),
-    }
     while True:
+        asked = {
+            "ours": (f"{services['usage'].url}/internal/health", services.service_headers()),
+            "express": (f"http://127.0.0.1:{bench.express.port}/verify", bench.people[0].headers),
+        }
         figures: Figures = {}
         for name, (url, headers) in _in_turn(asked):
             flow = wrk(url, headers, connections=32)
@@ -423,11 +423,12 @@ def _slow_receiver(seconds: float) -> Iterator[int]:
 def log_intake(bench: Bench) -> Generator[Figures, None, None]:
     """Batches of 400 over 4 connections, as the services send them, while somebody reads."""
     port = bench.house.port("logging")
-    headers = bench.house.services.service_headers() | {"Content-Type": "application/json"}
     person = bench.people[0]
     read = bench.house.get("logging", f"/api/logs/user/{person.id}", person)
     batches, rows = 40, 400
     while True:
+        # Anew in each round: a service's token lives for five minutes.
+        headers = bench.house.services.service_headers() | {"Content-Type": "application/json"}
         bodies = [[_batch(person.id, rows) for _ in range(batches)] for _ in range(4)]
         requests = [
             [wire.request("POST", port, "/api/logs/batch", headers, body=memoryview(body)) for body in some]
