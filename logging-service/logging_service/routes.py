@@ -12,6 +12,7 @@ from logging_service.store import Page
 from shared.auth import Admin, CurrentUser, Service
 from shared.contracts import LogEntry
 from shared.errors import RESPONSES
+from shared.routing import Route
 from shared.web import Start
 
 
@@ -22,7 +23,7 @@ async def _logs(request: Request) -> LoggingService:
 
 Logs = Annotated[LoggingService, Depends(_logs)]
 
-public = APIRouter(prefix="/api/logs", tags=["logs"], responses=RESPONSES)
+public = APIRouter(prefix="/api/logs", tags=["logs"], responses=RESPONSES, route_class=Route)
 
 
 @public.post("/add", status_code=201, summary="Write one log (services only)")

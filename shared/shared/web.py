@@ -18,6 +18,7 @@ from shared import errors
 from shared.auth import Service, Sweeper
 from shared.errors import BadRequest, ServiceError, TooLarge, Unavailable
 from shared.logs import RequestLog
+from shared.routing import Route
 from shared.settings import ServiceSettings
 
 log = getLogger(__name__)
@@ -78,7 +79,7 @@ class Ready(BaseModel):
 
 def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter:
     """``/health``: the process is up. ``/ready``: everything it stands on answers, each named with its state."""
-    router = APIRouter(tags=["status"], responses=errors.RESPONSES)
+    router = APIRouter(tags=["status"], responses=errors.RESPONSES, route_class=Route)
 
     @router.get("/health", summary="Whether the process is up")
     async def health() -> Health:
@@ -127,7 +128,7 @@ def one_at_a_time(sweep: Sweep) -> Sweep:
 
 def sweep_route() -> APIRouter:
     """``POST /internal/sweep``: one round of ``app.state.sweep`` now; answers what it did."""
-    router = APIRouter(prefix="/internal", include_in_schema=False)
+    router = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
     @router.post("/sweep")
     async def sweep_now(request: Request, _: Sweeper) -> dict[str, int]:

@@ -10,6 +10,7 @@ from shared.auth import CurrentUser, Service
 from shared.contracts import Filename, Filenames, Grant, Reservation, StoredVideo, is_filename
 from shared.errors import RESPONSES, BadRequest, NotFound
 from shared.media_url import MediaUrls
+from shared.routing import Route
 from shared.settings import MIB
 from storage_service import accel, ranges
 from storage_service.blobs import Blobs, Kind, Method
@@ -30,9 +31,9 @@ async def _storage(request: Request) -> StorageService:
 
 Storage = Annotated[StorageService, Depends(_storage)]
 
-public = APIRouter(prefix="/api/storage", tags=["storage"], responses=RESPONSES)
-media = APIRouter(prefix="/media", tags=["media"], responses=RESPONSES)
-internal = APIRouter(prefix="/internal", include_in_schema=False)
+public = APIRouter(prefix="/api/storage", tags=["storage"], responses=RESPONSES, route_class=Route)
+media = APIRouter(prefix="/media", tags=["media"], responses=RESPONSES, route_class=Route)
+internal = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
 
 @public.get("/usage")

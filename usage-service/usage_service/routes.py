@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from shared.auth import CurrentUser, Service
 from shared.contracts import Deletions, Filename, Grant, Reservation, StreamedBatch, UploadDone
 from shared.errors import RESPONSES
+from shared.routing import Route
 from shared.settings import MIB
 from usage_service.models import DailyUsage
 from usage_service.service import UsageService
@@ -19,8 +20,8 @@ async def _usage(request: Request) -> UsageService:
 
 Usage = Annotated[UsageService, Depends(_usage)]
 
-public = APIRouter(prefix="/api/usage", tags=["usage"], responses=RESPONSES)
-internal = APIRouter(prefix="/internal", include_in_schema=False)
+public = APIRouter(prefix="/api/usage", tags=["usage"], responses=RESPONSES, route_class=Route)
+internal = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
 
 @public.get("/daily-usage")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from shared.auth import CurrentUser, Service
 from shared.contracts import Filename, UploadLock
 from shared.errors import RESPONSES
+from shared.routing import Route
 from user_service.models import LoggedIn, Login, Message, Registration, UserAnswer, UserOut
 from user_service.service import UserService
 
@@ -19,8 +20,8 @@ async def _users(request: Request) -> UserService:
 
 Users = Annotated[UserService, Depends(_users)]
 
-public = APIRouter(prefix="/api/users", tags=["users"], responses=RESPONSES)
-internal = APIRouter(prefix="/internal/users", include_in_schema=False)
+public = APIRouter(prefix="/api/users", tags=["users"], responses=RESPONSES, route_class=Route)
+internal = APIRouter(prefix="/internal/users", include_in_schema=False, route_class=Route)
 
 
 @public.post("/register", status_code=201)

@@ -10,6 +10,7 @@ from shared.auth import CurrentUser, Service
 from shared.contracts import Filename, VideoState, printable
 from shared.errors import RESPONSES, BadRequest
 from shared.media_url import MediaUrls
+from shared.routing import Route
 from shared.web import Start, plain
 from video_service.models import DeletedAll, Message, Uploaded, VideoOut, VideoPage, VideoUrl
 from video_service.multipart import UploadForm
@@ -37,8 +38,8 @@ Videos = Annotated[VideoService, Depends(_videos)]
 Urls = Annotated[MediaUrls, Depends(_urls)]
 Limit = Annotated[int, plain, Query(ge=1, le=100, description="How many to answer at most.")]
 
-public = APIRouter(prefix="/api/videos", tags=["videos"], responses=RESPONSES)
-internal = APIRouter(prefix="/internal/videos", include_in_schema=False)
+public = APIRouter(prefix="/api/videos", tags=["videos"], responses=RESPONSES, route_class=Route)
+internal = APIRouter(prefix="/internal/videos", include_in_schema=False, route_class=Route)
 
 _FORM: dict[str, Any] = {
     "requestBody": {
