@@ -46,22 +46,24 @@ class Ranked:
 
     def seek(self, connection: sqlite3.Connection, whose: str, start: int) -> tuple[int, str, int]:
         """How many rows the list has, and how to come to the one at ``start``: skip so many of those before a time."""
-        found = connection.execute(
+        cursor = connection.cursor()
+        cursor.row_factory = None  # tuples: there may be a hundred
+        found = cursor.execute(
             f"SELECT rows FROM {self._ranks} WHERE list = ? AND level = 0 AND first = ''", (whose,)
         ).fetchone()
-        total: int = found["rows"] if found else 0
+        total: int = found[0] if found else 0
         before, skip, first = END, start, ""
-        if start < total and total > _MOST[_FINE]:
+        if 0 < start < total and total > _MOST[_FINE]:
             for level in (_COARSE, _FINE):
-                for stretch in connection.execute(
+                for stretch, rows in cursor.execute(
                     f"""SELECT first, rows FROM {self._ranks}
                         WHERE list = ? AND level = ? AND first >= ? AND first < ? ORDER BY first DESC""",
                     (whose, level, first, before),
                 ):
-                    first = stretch["first"]
-                    if skip < stretch["rows"]:
+                    first = stretch
+                    if skip < rows:
                         break
-                    skip -= stretch["rows"]
+                    skip -= rows
                     before = first
         return total, before, skip
 

@@ -59,9 +59,11 @@ def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()
 
 
 def add_routes(app: FastAPI, *routers: APIRouter) -> None:
-    """Make their routes the app's own. FastAPI's ``include_router`` has each router match each request, twice."""
-    for router in routers:
-        app.router.routes.extend(router.routes)
+    """Make their routes the app's own, before those of its documentation.
+
+    FastAPI's ``include_router`` has each router match each request, twice.
+    """
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
 
 
 class Health(BaseModel):
