@@ -16,7 +16,7 @@ from certificates import certify
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from shared import h2_transport, http, serving
+from shared import h1c, h2_transport, http
 from shared.errors import PeerRefused, TooLarge, Unavailable
 from shared.http import Peer, open_body_client, open_client
 
@@ -100,7 +100,7 @@ def receiver() -> Receiver:
 async def serving_of(receiver: Receiver, **more: Any) -> AsyncIterator[tuple[uvicorn.Server, str]]:
     config = uvicorn.Config(
         receiver,
-        http=serving._EitherProtocol,
+        http=h1c.EitherProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,

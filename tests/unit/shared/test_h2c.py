@@ -15,7 +15,7 @@ from h2.errors import ErrorCodes
 from http2 import Http2Wire
 from starlette.types import Receive, Scope, Send
 
-from shared import h2c, serving
+from shared import h1c, h2c
 
 MIB = 1_048_576
 FILM = 64 * MIB
@@ -90,7 +90,7 @@ class Served:
     def __init__(self, app: App, send_buffer: int | None = None) -> None:
         config = uvicorn.Config(
             app,
-            http=serving._EitherProtocol,
+            http=h1c.EitherProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -231,7 +231,7 @@ def test_who_reads_nothing_of_his_answer_holds_up_nobody_and_little_is_kept_for_
 
 
 def test_who_takes_nothing_for_a_while_is_let_go_alone(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(h1c, "STALL_SECONDS", 0.3)
     with Http2Wire(served.port) as wire:
         wire.h2.increment_flow_control_window(100 * MIB)
         film = wire.request("GET", "/film", ended=True)
@@ -247,7 +247,7 @@ def test_who_takes_nothing_for_a_while_is_let_go_alone(served: Served, monkeypat
 def test_a_connection_that_takes_nothing_is_let_go_with_all_that_it_holds(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(h1c, "STALL_SECONDS", 0.3)
     with Http2Wire(served.port) as wire:
         wire.h2.increment_flow_control_window(100 * MIB)
         for _ in range(3):

@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from shared import serving
+from shared import h1c
 
 SIZE = 64 * 1_048_576
 
@@ -38,7 +38,7 @@ class Film:
 @asynccontextmanager
 async def viewer(app: Film) -> AsyncIterator[socket.socket]:
     """Who has asked, and has read nothing yet."""
-    config = uvicorn.Config(app, http=serving._Protocol, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, http=h1c.Http1Protocol, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     running = asyncio.create_task(server.serve([listener]))
@@ -68,7 +68,7 @@ async def read_all(viewer: socket.socket, *, pause: float = 0) -> int:
 async def test_who_takes_nothing_of_his_answer_is_let_go_with_all_that_it_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(serving, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(h1c, "STALL_SECONDS", 0.2)
     film = Film()
     async with viewer(film) as idle:
         async with asyncio.timeout(10):
@@ -77,7 +77,7 @@ async def test_who_takes_nothing_of_his_answer_is_let_go_with_all_that_it_holds(
 
 
 async def test_who_is_slow_and_takes_a_little_now_and_then_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(h1c, "STALL_SECONDS", 0.5)
     film = Film()
     async with viewer(film) as slow:
         assert await read_all(slow, pause=0.01) >= SIZE
@@ -120,7 +120,7 @@ def on(loops: Callable[[], asyncio.AbstractEventLoop], app: Any, caller: Callabl
 
     async def serve() -> None:
         server = uvicorn.Server(
-            uvicorn.Config(app, http=serving._Protocol, lifespan="off", log_config=None, access_log=False)
+            uvicorn.Config(app, http=h1c.Http1Protocol, lifespan="off", log_config=None, access_log=False)
         )
         listener = socket.create_server(("127.0.0.1", 0))
         running = asyncio.create_task(server.serve([listener]))
@@ -179,7 +179,7 @@ def test_bodies_arrive_whole_sized_or_in_chunks_one_after_the_other_on_a_connect
 
     on(loops, app, caller)
     assert len(app.pieces["/d"]) < 100, "chunks of a byte are not handed on one by one"
-    assert max(map(max, app.pieces.values())) <= serving.MOST_AT_ONCE + serving.SMALL_PIECE
+    assert max(map(max, app.pieces.values())) <= h1c.MOST_AT_ONCE + h1c.SMALL_PIECE
 
 
 def test_large_bodies_are_read_in_turns(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
