@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from inspect import iscoroutinefunction, signature
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from fastapi.datastructures import DefaultPlaceholder
@@ -64,7 +65,8 @@ def _call(route: APIRoute, general: ASGIApp) -> ASGIApp:
         for name, validate in path_fields:
             values[name], errors = validate(scope["path_params"][name])
             is_wrong = is_wrong or bool(errors)
-        query = request.query_params if query_fields and scope["query_string"] else {}
+        # As request.query_params has it, where the last of several is the one.
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)) if query_fields else {}
         for name, validate, default, is_required in query_fields:
             if name in query:
                 values[name], errors = validate(query[name])

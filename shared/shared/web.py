@@ -164,6 +164,9 @@ async def sweeping(sweep: Sweep, every: float) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+_ANNOUNCES = (b"content-length", b"transfer-encoding")
+
+
 class _BodyLimit:
     """Refuses a body over the limit: by its declared length before a byte is read, else when it has grown too long."""
 
@@ -175,11 +178,10 @@ class _BodyLimit:
         if scope["type"] != "http" or (self.streams and scope["path"].startswith(self.streams)):
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "")
-        if not declared and "transfer-encoding" not in headers and scope["http_version"] != "2":
+        if scope["http_version"] != "2" and not any(name in _ANNOUNCES for name, _ in scope["headers"]):
             await self.app(scope, receive, send)  # no body will come (RFC 9112, 6.3)
             return
+        declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared[:19]) > JSON_BODY_BYTES:
             await _too_large()(scope, receive, send)
             return
@@ -212,7 +214,19 @@ class _BodyTooLong(Exception):
 
 
 class _Cors(CORSMiddleware):
-    """Starlette's, but a refused preflight is JSON like every other error."""
+    """Starlette's, but a refused preflight is JSON like every other error, and who is no page is answered sooner."""
+
+    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
+        if "origin" in request_headers:
+            await super().simple_response(scope, receive, send, request_headers)
+            return
+
+        async def vary(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"vary", b"Origin")]
+            await send(message)
+
+        await self.app(scope, receive, vary)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -141,12 +141,14 @@ class SqliteStore:
             total, before, skip = RANKED.seek(connection, whose, start)
             if start >= total:  # which is also what keeps start within SQLite's 64 bits
                 return Page([], total)
-            rows = connection.execute(
+            cursor = connection.cursor()
+            cursor.row_factory = None  # tuples
+            rows = cursor.execute(
                 f"""SELECT {LISTED} FROM videos WHERE {theirs} deleted_at IS NULL AND uploaded_at < :before
                     ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :skip""",  # noqa: S608  words of ours only
                 {"whose": whose, "before": before, "limit": limit, "skip": skip},
             ).fetchall()
-            return Page([Listed(*row) for row in rows], total)
+            return Page(list(map(Listed._make, rows)), total)
 
         return await self._database.glance(work)
 
