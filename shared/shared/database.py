@@ -84,11 +84,7 @@ class Sqlite:
         ten times as much. A reader waits for no writer in WAL mode; whatever is in the way all the same is left to
         ``read``, which may wait.
         """
-        assert self._here is not None, "the database is not open"
-        try:
-            return _snapshot(self._here, work)
-        except sqlite3.DatabaseError:
-            return await self.read(work)
+        return await self._glance(lambda connection: _snapshot(connection, work), work)
 
     async def execute(self, statement: str, parameters: Parameters = ()) -> int:
         """One statement as a transaction; how many rows it changed."""
@@ -99,11 +95,23 @@ class Sqlite:
 
     async def fetch_one(self, query: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """The row that an index finds, or None."""
-        return await self.glance(lambda connection: connection.execute(query, parameters).fetchone())
+
+        def work(connection: sqlite3.Connection) -> sqlite3.Row | None:
+            row: sqlite3.Row | None = connection.execute(query, parameters).fetchone()
+            return row
+
+        return await self._glance(work, work)  # one statement is a snapshot by itself
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""
         await self.fetch_one("SELECT 1")
+
+    async def _glance(self, here: Callable[[sqlite3.Connection], T], there: Callable[[sqlite3.Connection], T]) -> T:
+        assert self._here is not None, "the database is not open"
+        try:
+            return here(self._here)
+        except sqlite3.DatabaseError:
+            return await self.read(there)
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:

@@ -4,12 +4,10 @@ A file leaves in steps of 1 MiB, straight from the page cache through a mapping:
 the next step is not in the cache, a thread reads it, so that the loop never waits for a disk. Steps are taken in
 turn: one of all deliveries, then everything else that waits (``send`` need not suspend), so that a small request
 waits for one step and not for as many as there are viewers. A viewer who goes away stops it: the server's ``send``
-does not say so, only ``http.disconnect`` does. A mapping is safe here because an object is written once and only ever
-unlinked.
+does not say so, only ``http.disconnect`` does.
 """
 
 import asyncio
-import mmap
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -20,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from storage_service import ranges
+from storage_service.open_files import OpenFile, OpenFiles
 
 STEP = 1_048_576
 # Linux reads ahead in windows of this size, so one probe in each tells of the rest.
@@ -32,7 +31,7 @@ class FileSlice(Response):
 
     def __init__(
         self,
-        descriptor: int,
+        file: OpenFile,
         start: int,
         stop: int,
         *,
@@ -42,46 +41,40 @@ class FileSlice(Response):
         turn: asyncio.Lock,
         sized: bool,
     ) -> None:
-        super().__init__(status_code=status, headers=headers)
-        if sized:
-            self.headers["Content-Length"] = str(stop - start)
-        else:
+        super().__init__(status_code=status, headers={**headers, "Content-Length": str(stop - start)})
+        if not sized:
             del self.headers["Content-Length"]
-        self._descriptor = descriptor
+        self._file = file
         self._start = start
         self._stop = stop
         self._sent = sent
         self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if scope["method"] == "HEAD" or self._start == self._stop:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if self._stop - self._start <= STEP:  # the most of all ranges: it is over before anybody could be gone
+            await self._send_step(send, self._start)
+            return
+        gone = asyncio.create_task(_disconnected(receive))
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] == "HEAD" or self._start == self._stop:
-                await send({"type": "http.response.body", "body": b""})
-                return
-            mapping = memoryview(mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ))
-            if self._stop - self._start <= STEP:  # the most of all ranges: it is over before anybody could be gone
-                await self._send_step(send, mapping, self._start)
-                return
-            gone = asyncio.create_task(_disconnected(receive))
-            try:
-                for at in range(self._start, self._stop, STEP):
-                    if gone.done():
-                        break
-                    await self._send_step(send, mapping, at)
-                    async with self._turn:
-                        await asyncio.sleep(0)
-            finally:
-                gone.cancel()
+            for at in range(self._start, self._stop, STEP):
+                if gone.done():
+                    break
+                await self._send_step(send, at)
+                async with self._turn:
+                    await asyncio.sleep(0)
         finally:
-            os.close(self._descriptor)
+            gone.cancel()
 
-    async def _send_step(self, send: Send, mapping: memoryview, at: int) -> None:
+    async def _send_step(self, send: Send, at: int) -> None:
         end = min(at + STEP, self._stop)
-        if _is_cached(self._descriptor, at, end):
-            step: bytes | memoryview = mapping[at:end]
+        if _is_cached(self._file.descriptor, at, end):
+            step: bytes | memoryview = self._file.content[at:end]
         else:
-            step = await asyncio.to_thread(os.pread, self._descriptor, end - at, at)
+            step = await asyncio.to_thread(os.pread, self._file.descriptor, end - at, at)
         await send({"type": "http.response.body", "body": step, "more_body": end < self._stop})
         self._sent(end - at)
 
@@ -90,6 +83,7 @@ def answer(
     request: Request,
     path: Path,
     *,
+    files: OpenFiles,
     etag: str,
     modified: datetime,
     headers: Mapping[str, str],
@@ -103,21 +97,15 @@ def answer(
     Raises ``RangeNotSatisfiable``, and ``FileNotFoundError`` if the file is gone.
     """
     headers = {**headers, "Accept-Ranges": "bytes", "ETag": etag, "Last-Modified": ranges.http_date(modified)}
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        part = ranges.select(request.headers, size=size, etag=etag, modified=modified, is_get=request.method == "GET")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    file = files.open(path)
+    part = ranges.select(request.headers, size=file.size, etag=etag, modified=modified, is_get=request.method == "GET")
     if part.status == 304:
-        os.close(descriptor)
         return Response(status_code=304, headers={k: v for k, v in headers.items() if k != "Content-Type"})
     if part.status == 206:
-        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
     sized = sized_below is None or request.method == "HEAD" or part.stop - part.start < sized_below
     return FileSlice(
-        descriptor, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn, sized=sized
+        file, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn, sized=sized
     )
 
 

@@ -19,6 +19,7 @@ from storage_service.blobs import open_blobs
 from storage_service.config import Settings
 from storage_service.inspection import Inspector
 from storage_service.metering import StreamMeter
+from storage_service.open_files import OpenFiles
 from storage_service.peers import Catalogue, Usage
 from storage_service.service import StorageService
 from storage_service.store import open_store
@@ -34,7 +35,8 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
         memory.keep_pieces()
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings))
-            blobs = await stack.enter_async_context(open_blobs(settings))
+            app.state.files = files = OpenFiles()
+            blobs = await stack.enter_async_context(open_blobs(settings, files.forget))
             inspector = await stack.enter_async_context(Inspector())
             identity = await stack.enter_async_context(open_identity(settings, transport))
             app.state.identity = identity

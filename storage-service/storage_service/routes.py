@@ -109,6 +109,7 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
         return answer(
             request,
             address,
+            files=request.app.state.files,
             etag=etag,
             modified=modified,
             headers=headers,

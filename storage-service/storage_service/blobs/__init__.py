@@ -3,7 +3,7 @@
 An object is written once under a filename that is never used again, and read or removed after that, never changed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -57,7 +57,10 @@ class Blobs(Protocol):
     async def ping(self) -> None: ...
 
 
-def open_blobs(settings: Settings) -> AbstractAsyncContextManager[Blobs]:
+def open_blobs(
+    settings: Settings, removed: Callable[[Path], None] = lambda path: None
+) -> AbstractAsyncContextManager[Blobs]:
+    """``removed`` is told of each file of this machine that is gone."""
     # Only the chosen backend is imported: Google's library costs half a second and 40 MB.
     if settings.gcs_bucket:
         from storage_service.blobs.gcs import GcsBlobs  # noqa: PLC0415
@@ -65,4 +68,4 @@ def open_blobs(settings: Settings) -> AbstractAsyncContextManager[Blobs]:
         return GcsBlobs.open(settings)
     from storage_service.blobs.local import LocalBlobs  # noqa: PLC0415
 
-    return LocalBlobs.open(settings.data_dir)
+    return LocalBlobs.open(settings.data_dir, removed)

@@ -28,15 +28,16 @@ SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 
 
 class LocalBlobs:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, removed: Callable[[Path], None]) -> None:
+        self._removed = removed
         self._incoming = root / "incoming"
         self._objects = root / "objects"
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path) -> AsyncIterator[Self]:
-        blobs = cls(root)
+    async def open(cls, root: Path, removed: Callable[[Path], None]) -> AsyncIterator[Self]:
+        blobs = cls(root, removed)
         await blobs._run(blobs._make_folders)
         try:
             yield blobs
@@ -103,6 +104,8 @@ class LocalBlobs:
         part = self._part(filename)
         paths = [part, part.with_suffix(SUFFIX["thumbnail"]), *(self.path(filename, kind) for kind in SUFFIX)]
         await self._run(lambda: _unlink(paths))
+        for path in paths:
+            self._removed(path)
 
     async def ping(self) -> None:
         await self._run(lambda: os.stat(self._objects))

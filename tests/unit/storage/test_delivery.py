@@ -19,6 +19,7 @@ from starlette.types import Message
 from shared.errors import RangeNotSatisfiable
 from storage_service import delivery
 from storage_service.delivery import STEP, answer
+from storage_service.open_files import OpenFiles
 
 SIZE = 5 * STEP + 12_345
 ETAG = '"film.video"'
@@ -78,6 +79,7 @@ class Viewer:
         response = answer(
             Request(self.scope),
             self.path,
+            files=OpenFiles(),
             etag=ETAG,
             modified=datetime(2026, 11, 24, tzinfo=UTC),
             headers={"Content-Type": "video/mp4"},
