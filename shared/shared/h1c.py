@@ -9,7 +9,6 @@ his answer for a while is let go, with what it holds of ours.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -79,7 +78,7 @@ class Http1Protocol(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
-    _pieces: deque[bytes | bytearray]
+    cycle: "_Cycle"
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -119,21 +118,24 @@ class Http1Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._turned = False, True
         super().on_headers_complete()
+        # Uvicorn makes it of its own class; it runs in the next moment only.
+        self.cycle.__class__ = _Cycle
+        self.cycle.pieces = deque()
+        self.cycle.turn = self._common.turn
         self.cycle.transport = _Answer(self.cycle)  # type: ignore[assignment]  # all that a cycle asks of one
-        self._pieces = deque()
-        self.cycle.receive = _receive(self.cycle, self._pieces, self._common.turn)  # type: ignore[method-assign, assignment]
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's, without its two copies of every byte: what came in one piece is handed on as that piece."""
         if self.cycle.response_complete:
             return
+        pieces = self.cycle.pieces
         if len(body) >= SMALL_PIECE:
-            self._pieces.append(body)
-        elif self._pieces and isinstance(self._pieces[-1], bytearray):
-            self._pieces[-1] += body
+            pieces.append(body)
+        elif pieces and isinstance(pieces[-1], bytearray):
+            pieces[-1] += body
         else:
-            self._pieces.append(bytearray(body))
-        if not self.flow.read_paused and sum(map(len, self._pieces)) > HIGH_WATER_LIMIT:
+            pieces.append(bytearray(body))
+        if not self.flow.read_paused and sum(map(len, pieces)) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self.cycle.message_event.set()
 
@@ -191,27 +193,25 @@ class _Answer:
             self._head = b""
 
 
-def _receive(
-    cycle: RequestResponseCycle, pieces: deque[bytes | bytearray], turn: asyncio.Lock
-) -> Callable[[], Awaitable[Any]]:
-    """``receive`` of a request whose body waits in ``pieces``; for all else it is uvicorn's own.
+class _Cycle(RequestResponseCycle):
+    """One request and its answer. What has arrived of its body waits in ``pieces``; the rest is uvicorn's."""
 
-    Large bodies are read in turns: one piece of one of them, then everything else that waits. So a small request waits
-    for one piece, and not for as many as there are uploads.
-    """
-    wait = cycle.receive
+    pieces: deque[bytes | bytearray]
+    turn: asyncio.Lock
 
-    async def receive() -> Any:
-        if cycle.flow.read_paused and not pieces:
-            async with turn:
+    async def receive(self) -> Any:
+        """Large bodies are read in turns: one piece of one of them, then everything else that waits. So a small request
+        waits for one piece, and not for as many as there are uploads.
+        """
+        pieces = self.pieces
+        if self.flow.read_paused and not pieces:
+            async with self.turn:
                 await asyncio.sleep(0)
-        if not pieces or cycle.disconnected or cycle.response_complete:
-            message = await wait()
+        if not pieces or self.disconnected or self.response_complete:
+            message = await super().receive()
             if not pieces or message["type"] != "http.request":
                 return message
-        return {"type": "http.request", "body": bytes(pieces.popleft()), "more_body": bool(pieces) or cycle.more_body}
-
-    return receive
+        return {"type": "http.request", "body": bytes(pieces.popleft()), "more_body": bool(pieces) or self.more_body}
 
 
 class EitherProtocol(Http1Protocol):

@@ -36,7 +36,7 @@ class LocalBlobs:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, removed: Callable[[Path], None]) -> AsyncIterator[Self]:
+    async def open(cls, root: Path, removed: Callable[[Path], None] = lambda path: None) -> AsyncIterator[Self]:
         blobs = cls(root, removed)
         await blobs._run(blobs._make_folders)
         try:
