@@ -2,8 +2,8 @@
 
 ``OFFSET`` walks over all that it skips: 18 ms for 200,000 rows. So beside the table stand counts, an order statistic
 tree of fixed depth: how many rows a list has, how many of them lie in each stretch of time, and in each of the finer
-stretches that those are made of. A page's place is found by summing stretches from the newest on; what is left to skip
-is never more than one fine stretch (rows of one and the same moment are never parted, however many they are).
+stretches that those are made of. A page's place is found by summing stretches from the nearer end on; what is left to
+skip is never more than one fine stretch (rows of one and the same moment are never parted, however many they are).
 
     everybody   20,000 ┬ 2026-11-01 …  16,384 ┬ 2026-11-01 …  512
                        │                      ├ 2026-11-02 …  512
@@ -52,19 +52,16 @@ class Ranked:
             f"SELECT rows FROM {self._ranks} WHERE list = ? AND level = 0 AND first = ''", (whose,)
         ).fetchone()
         total: int = found[0] if found else 0
-        before, skip, first = END, start, ""
+        first, before, skip, rows = "", END, start, total
         if 0 < start < total and total > _MOST[_FINE]:
             for level in (_COARSE, _FINE):
-                for stretch, rows in cursor.execute(
+                walk, order = (_from_the_newest, "DESC") if skip < rows // 2 else (_from_the_oldest, "ASC")
+                stretches = cursor.execute(
                     f"""SELECT first, rows FROM {self._ranks}
-                        WHERE list = ? AND level = ? AND first >= ? AND first < ? ORDER BY first DESC""",
+                        WHERE list = ? AND level = ? AND first >= ? AND first < ? ORDER BY first {order}""",
                     (whose, level, first, before),
-                ):
-                    first = stretch
-                    if skip < rows:
-                        break
-                    skip -= rows
-                    before = first
+                )
+                first, before, skip, rows = walk(stretches, before, skip, rows)
         return total, before, skip
 
     # --- writing ---
@@ -281,6 +278,33 @@ class Ranked:
             INSERT INTO {ranks} SELECT list, {_COARSE}, parts.first,
                 lead(below, 1, length.rows) OVER (PARTITION BY list ORDER BY parts.first) - below
             FROM parts JOIN {ranks} AS length USING (list) WHERE length.level = {_LENGTH} AND part <> part_before"""
+
+
+# Both walk over the stretches before a time, which have ``rows`` rows in all, to the one that has the row at ``skip``:
+# where it begins and ends, what is left to skip in it, and how many rows it has.
+_Stretches = Iterable[tuple[str, int]]
+_Place = tuple[str, str, int, int]
+
+
+def _from_the_newest(stretches: _Stretches, before: str, skip: int, rows: int) -> _Place:
+    first, count = "", rows
+    for first, count in stretches:
+        if skip < count:
+            break
+        skip -= count
+        before = first
+    return first, before, skip, count
+
+
+def _from_the_oldest(stretches: _Stretches, before: str, skip: int, rows: int) -> _Place:
+    first, count, passed = "", rows, 0
+    for edge, more in stretches:
+        if passed >= rows - skip:
+            before = edge
+            break
+        first, count = edge, more
+        passed += count
+    return first, before, passed - (rows - skip), count
 
 
 def _lists(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
