@@ -32,12 +32,16 @@ class Route(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         self._beginning, self._is_pattern, _ = self.path.partition("{")
-        if _is_simple(self):
+        self.goes_the_short_way = _is_simple(self)
+        if self.goes_the_short_way:
             self.app = _call(self, general=self.app)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Starlette's, but for a glance at the path: most routes are not the one."""
         path: str = scope["path"]
-        if not (path.startswith(self._beginning) if self._is_pattern else path == self._beginning):
+        if not scope.get("root_path") and not (
+            path.startswith(self._beginning) if self._is_pattern else path == self._beginning
+        ):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -47,10 +51,9 @@ def _call(route: APIRoute, general: ASGIApp) -> ASGIApp:
     endpoint: Callable[..., Awaitable[Any]] = route.endpoint
     request_name = dependant.request_param_name
     dependencies = [(sub.name, sub.call, sub.request_param_name) for sub in dependant.dependencies]
-    path_fields = [(field.name, field.validate) for field in dependant.path_params]
+    path_fields = [(one.name, one.validate) for one in dependant.path_params]
     query_fields = [
-        (field.name, field.validate, field.get_default(), field.field_info.is_required())
-        for field in dependant.query_params
+        (one.name, one.validate, one.get_default(), one.field_info.is_required()) for one in dependant.query_params
     ]
     status = route.status_code or 200
 

@@ -1,6 +1,7 @@
 """The server's own manners towards a connection."""
 
 import asyncio
+import gc
 import hashlib
 import random
 import socket
@@ -199,3 +200,106 @@ def test_large_bodies_are_read_in_turns(loops: Callable[[], asyncio.AbstractEven
     on(loops, app, caller)
     middle = app.order[len(app.order) // 4 : len(app.order) // 2]
     assert {"/a", "/b", "/c"} == set(middle), "none of them waits for the end of another"
+
+
+class Answering:
+    """Says the head at once, and the body when it may."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+        self.begun = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+        self.begun.set()
+        if scope["path"] == "/fails":
+            raise RuntimeError("in the middle")
+        if scope["method"] != "HEAD":
+            await self.may.wait()
+            await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+            await send({"type": "http.response.body", "body": b"def"})
+        else:
+            await send({"type": "http.response.body", "body": b""})
+
+
+def test_the_head_of_an_answer_leaves_with_the_beginning_of_its_body(
+    loops: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await app.begun.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await reader.read(1)
+        app.may.set()
+        first = await reader.read(65_536)
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\n\r\nabc" in first
+        assert first[-3:] == b"def" or await reader.readexactly(3) == b"def"
+        writer.close()
+        await writer.wait_closed()
+
+    app = Answering()
+    on(loops, app, caller)
+
+
+def test_an_answer_to_head_has_no_body_to_wait_for(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"content-length: 6" in await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    on(loops, Answering(), caller)
+
+
+def test_an_app_that_fails_after_the_head_ends_the_connection(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = await reader.read()
+        assert b"content-length: 6" in said, "so that nobody takes it for the whole answer"
+        writer.close()
+        await writer.wait_closed()
+
+    on(loops, Answering(), caller)
+
+
+def test_who_waits_for_leave_to_send_his_body_gets_it_at_once(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert await answers(reader, 1) == [hashlib.sha256(b"abc").hexdigest().encode()]
+        writer.close()
+        await writer.wait_closed()
+
+    on(loops, Reader(), caller)
+
+
+def test_a_request_leaves_nothing_for_the_collector(loops: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Or every one of them, with what it holds of its body, would wait for a collection that is rare by design."""
+
+    async def caller(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(20):
+                writer.write(sized(f"/{number}", bytes(100_000)))
+                await answers(reader, 1)
+            alive = [one for one in gc.get_objects() if isinstance(one, h1c._Cycle)]
+            assert len(alive) <= 1, "the last one belongs to the connection"
+        finally:
+            gc.enable()
+        writer.close()
+        await writer.wait_closed()
+
+    on(loops, Reader(), caller)
