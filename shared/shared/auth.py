@@ -73,7 +73,7 @@ class Tokens:
         self._service_token_renewal = 0.0
         # Verifying costs more than the rest of a small request; a known token costs a look-up, its expiry still
         # checked.
-        self._verified = lru_cache(maxsize=2048)(self._verify)
+        self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def for_user(self, user: User, lifetime: float) -> str:
         """A token for ``user``, good for ``lifetime`` seconds."""
