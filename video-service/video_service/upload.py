@@ -171,24 +171,32 @@ class Uploads:
     ) -> tuple[int, ServiceError]:
         """Both reservations; how many bytes may come, and what to say at the first one too many."""
         undo.push_async_callback(self._outbox.give_back, outbox.release_storage(upload_id))
-        granted = await self._storage.reserve(upload_id, reservation)
+        undo.push_async_callback(self._outbox.give_back, outbox.release_day(upload_id))
+        # Both at once, and both to their end: what is given back must not overtake what is still being asked for.
+        storage, day = await asyncio.gather(
+            self._storage.reserve(upload_id, reservation),
+            self._usage.reserve(upload_id, reservation),
+            return_exceptions=True,
+        )
+        if isinstance(storage, BaseException):
+            raise storage
         storage_full = TooLarge(
             "Exceeding total storage limit: this video does not fit in what is left of your storage.",
             code="storage_limit",
         )
         ceilings: list[tuple[int, ServiceError]] = [
             (self._max_bytes, self._over_upload_limit()),
-            (granted, storage_full),
+            (storage, storage_full),
         ]
-        undo.push_async_callback(self._outbox.give_back, outbox.release_day(upload_id))
-        try:
-            granted = await self._usage.reserve(upload_id, reservation)
+        if isinstance(day, Unavailable):
+            log.warning("no reservation of today's bandwidth: usage-service does not answer")
+        elif isinstance(day, BaseException):
+            raise day
+        else:
             day_full = LimitReached(
                 "Exceeding daily bandwidth limit: this video does not fit in what is left of today.", code="daily_limit"
             )
-            ceilings.append((granted, day_full))
-        except Unavailable:
-            log.warning("no reservation of today's bandwidth: usage-service does not answer")
+            ceilings.append((day, day_full))
         # The lowest ceiling; where two are equal, the first one named.
         return min(ceilings, key=lambda ceiling: ceiling[0])
 
