@@ -20,6 +20,9 @@ from shared.settings import S, SettingsError, load
 
 # Longer than our peers keep a connection in their pool (shared.http).
 KEEPALIVE_SECONDS = 75
+# libuv takes one connection a round from a listener (since 1.46). The last one of a burst would wait for as many rounds
+# as there are before it, in each of which all of those are served; so one socket is listened on so many times.
+LISTENERS = 16
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
 DRAIN_SECONDS = 3
 
@@ -72,7 +75,7 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
         )
     )
     with contextlib.suppress(KeyboardInterrupt):  # raised once more after a clean shutdown
-        server.run(sockets=[listener])
+        server.run(sockets=listeners(listener))
 
 
 class _Started:
@@ -115,6 +118,11 @@ def _own(service: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise SettingsError(f"{service}: DATA_DIR {folder} cannot be written ({error.strerror})") from None
+
+
+def listeners(one: socket.socket) -> list[socket.socket]:
+    """What uvicorn is to listen on."""
+    return [one, *(one.dup() for _ in range(LISTENERS - 1))]
 
 
 def _listen(service: str, host: str, port: int) -> socket.socket:

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from shared import h1c
+from shared import h1c, serving
 
 SIZE = 64 * 1_048_576
 
@@ -303,3 +303,33 @@ def test_a_request_leaves_nothing_for_the_collector(loops: Callable[[], asyncio.
         await writer.wait_closed()
 
     on(loops, Reader(), caller)
+
+
+def test_a_burst_of_callers_is_let_in_within_a_few_rounds_of_the_loop() -> None:
+    """In each round all who are in already are served: one a round, the last would wait for all of theirs."""
+    arrived: list[asyncio.BaseTransport] = []
+
+    class Arriving(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            arrived.append(transport)
+
+    async def rounds(listener: socket.socket, callers: int) -> int:
+        loop = asyncio.get_running_loop()
+        servers = [await loop.create_server(Arriving, sock=one) for one in serving.listeners(listener)]
+        count = 0
+        while len(arrived) < callers and count < 1000:
+            count += 1
+            await asyncio.sleep(0)
+        for transport in arrived:
+            transport.close()
+        for server in servers:
+            server.close()
+        return count
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setblocking(False)
+    callers = [socket.create_connection(listener.getsockname()) for _ in range(96)]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(rounds(listener, len(callers))) < 30, "one a round it is a hundred"
+    for caller in callers:
+        caller.close()
