@@ -86,7 +86,7 @@ def _call(route: APIRoute, general: ASGIApp) -> ASGIApp:
         if not isinstance(answer, Response):
             assert field is not None
             answer, errors = field.validate(answer)
-            assert not errors, errors
+            assert not errors, f"{route.path} answers something else than it says"
             answer = Response(field.serialize_json(answer), status, media_type="application/json")
         await answer(scope, receive, send)
 

@@ -223,7 +223,7 @@ class _Cors(CORSMiddleware):
 
         async def vary(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"vary", b"Origin")]
+                message["headers"] = [*message.get("headers", ()), (b"vary", b"Origin")]
             await send(message)
 
         await self.app(scope, receive, vary)

@@ -103,9 +103,11 @@ class LocalBlobs:
     async def remove(self, filename: str) -> None:
         part = self._part(filename)
         paths = [part, part.with_suffix(SUFFIX["thumbnail"]), *(self.path(filename, kind) for kind in SUFFIX)]
-        await self._run(lambda: _unlink(paths))
-        for path in paths:
-            self._removed(path)
+        try:
+            await self._run(lambda: _unlink(paths))
+        finally:  # also if nobody waits for it any more
+            for path in paths:
+                self._removed(path)
 
     async def ping(self) -> None:
         await self._run(lambda: os.stat(self._objects))

@@ -89,6 +89,10 @@ def routes(kind: type[APIRoute]) -> APIRouter:
     async def refused() -> Answer:
         raise NotFound("There is no such thing.")
 
+    @router.get("/wrong", response_model=Answer, **simple)
+    async def wrong() -> dict[str, str]:
+        return {"way": "no answer"}
+
     @router.get("/guarded", dependencies=[Depends(Caller())], **simple)
     async def guarded(request: Request) -> Answer:
         return Answer(way=_way(request), given={})
@@ -168,6 +172,7 @@ ASKED = [
     ("GET", f"/things/{ID}/parts/wheel"),
     ("GET", "/things/response"),
     ("GET", "/things/refused"),
+    ("GET", "/things/wrong"),
     ("GET", "/things/guarded"),
     ("HEAD", "/things/guarded"),
     ("POST", "/things/guarded"),

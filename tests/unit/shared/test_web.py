@@ -188,3 +188,13 @@ async def test_the_sweeper_goes_on_after_a_round_that_failed_and_stops_at_the_en
     stopped_at = rounds
     await asyncio.sleep(0.01)
     assert rounds == stopped_at
+
+
+async def test_a_cache_is_told_that_pages_of_other_origins_get_another_answer(client: httpx.AsyncClient) -> None:
+    """Also where nobody says his origin, as ``<img>`` does not: what it was given must not be given to a page."""
+    with_origin = await client.get("/health")
+    del client.headers["Origin"]
+    without = await client.get("/health")
+    assert "access-control-allow-origin" in with_origin.headers
+    assert "access-control-allow-origin" not in without.headers
+    assert with_origin.headers["vary"] == without.headers["vary"] == "Origin"

@@ -1,5 +1,8 @@
 """Films that are watched stay open, a few of them, and not after they were removed."""
 
+import asyncio
+import os
+import threading
 from pathlib import Path
 
 import psutil
@@ -61,5 +64,26 @@ async def test_a_removed_film_is_closed_when_those_who_are_being_sent_it_are_don
         with pytest.raises(FileNotFoundError):
             files.open(path)
         assert bytes(watched.content[:4]) == b"film"
+        descriptor = watched.descriptor
         del watched
-        assert not any("film" in name for name in opened(tmp_path))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+async def test_a_removal_that_is_cancelled_forgets_the_film_all_the_same(tmp_path: Path) -> None:
+    files, busy = OpenFiles(), threading.Event()
+    async with LocalBlobs.open(tmp_path, files.forget) as blobs:
+        path = blobs.path("film", "video")
+        path.parent.mkdir()
+        files.open(film(path.parent, path.name))
+        blocked = [asyncio.create_task(blobs._run(busy.wait)) for _ in range(4)]
+        await asyncio.sleep(0)
+        removal = asyncio.create_task(blobs.remove("film"))
+        await asyncio.sleep(0)
+        removal.cancel()
+        await asyncio.sleep(0)
+        busy.set()
+        await asyncio.gather(removal, *blocked, return_exceptions=True)
+        assert removal.cancelled()
+        with pytest.raises(FileNotFoundError):
+            files.open(path)

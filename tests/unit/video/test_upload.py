@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 from unit.video.fakes import ANN, DOWN, MAX, Form, World
 
+from shared.contracts import Reservation
 from shared.errors import (
     BadRequest,
     Conflict,
@@ -183,6 +184,23 @@ async def test_a_reservation_whose_answer_is_lost_is_given_back(quota: str) -> N
     peer.reserve = lost
     with pytest.raises(ServiceError):
         await world.upload(Form(title=""))
+    assert world.holds_nothing()
+
+
+async def test_who_is_refused_by_one_quota_holds_nothing_of_the_other_however_slow_it_was() -> None:
+    world = World()
+    world.storage.failing, world.storage.failure = "reserve", PeerRefused(413, "It is full.", "storage_limit")
+    reserve = world.usage.reserve
+
+    async def slowly(upload_id: str, reservation: Reservation) -> int:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await reserve(upload_id, reservation)
+
+    world.usage.reserve = slowly  # type: ignore[method-assign]
+    with pytest.raises(PeerRefused):
+        await world.upload()
+    assert "reserve" in world.usage.calls
     assert world.holds_nothing()
 
 
