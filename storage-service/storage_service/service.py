@@ -83,7 +83,7 @@ class StorageService:
         size = await self._blobs.write(filename, chunks, reserved.granted)
         try:
             probe = await self._inspector.inspect(self._blobs.source(filename, size))
-            await self._blobs.write_thumbnail(filename, probe.thumbnail)
+            await self._blobs.finish(filename, probe.thumbnail)
             video = StoredVideo(
                 size=size,
                 content_type=probe.content_type,

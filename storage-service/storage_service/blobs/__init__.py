@@ -28,18 +28,23 @@ class Blobs(Protocol):
     """Every method may raise ``Unavailable`` when the disk or the bucket does not take or give bytes."""
 
     async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
-        """Store a video as it arrives, in constant memory; its size in bytes.
+        """Take a video as it arrives, in constant memory; its size in bytes.
 
-        It is complete and on the disk when this returns. Raises ``TooLarge`` at the first byte over ``limit``,
-        ``Conflict`` if the filename is being written or was, or was removed meanwhile; after any failure nothing of it
-        is left.
+        It is complete when this returns, and for inspection only. Raises ``TooLarge`` at the first byte over
+        ``limit``, ``Conflict`` if the filename is being written or was, or was removed meanwhile; after any failure
+        nothing of it is left.
         """
         ...
 
-    async def write_thumbnail(self, filename: str, jpeg: bytes) -> None: ...
-
     def source(self, filename: str, size: int) -> Path | Remote:
         """A video of ``size`` bytes that was written just now, to be inspected."""
+        ...
+
+    async def finish(self, filename: str, jpeg: bytes) -> None:
+        """Give the video its thumbnail, and both to viewers: when this returns they are there, and on the disk.
+
+        May raise ``Conflict`` if the video was removed meanwhile. After any failure ``remove`` what there is.
+        """
         ...
 
     async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path | str:

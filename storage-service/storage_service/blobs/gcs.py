@@ -85,12 +85,12 @@ class GcsBlobs:
             self._arriving.discard(filename)
             self._given_up.discard(filename)
 
-    async def write_thumbnail(self, filename: str, jpeg: bytes) -> None:
-        blob = self._blob(filename, "thumbnail")
-        await self._run(partial(blob.upload_from_string, jpeg, content_type="image/jpeg", **PATIENT))
-
     def source(self, filename: str, size: int) -> "Video":
         return Video(size, self._blob(filename, "video"), self._run)
+
+    async def finish(self, filename: str, jpeg: bytes) -> None:
+        blob = self._blob(filename, "thumbnail")
+        await self._run(partial(blob.upload_from_string, jpeg, content_type="image/jpeg", **PATIENT))
 
     async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> str:
         return await self._urls.url(_key(filename, kind), content_type, method)

@@ -30,6 +30,9 @@ SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 class LocalBlobs:
     def __init__(self, root: Path, removed: Callable[[Path], None]) -> None:
         self._removed = removed
+        # Films that have arrived, and are not known to be on the disk. A disk that fails tells it to the descriptor.
+        self._unfinished: dict[str, int] = {}
+        self._lasting: set[Path] = set()
         self._incoming = root / "incoming"
         self._objects = root / "objects"
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
@@ -43,6 +46,8 @@ class LocalBlobs:
             yield blobs
         finally:
             blobs._disk.shutdown(wait=False, cancel_futures=True)
+            for filename in list(blobs._unfinished):
+                blobs._let_go(filename)
 
     async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
         part, final = self._part(filename), self.path(filename, "video")
@@ -65,32 +70,47 @@ class LocalBlobs:
                     if size - begun >= BEGUN:
                         await self._run(partial(_begin_write_back, opened[0], begun, size))
                         begun = size
-            await self._run(partial(_write_all, opened[0], pieces))
-            await self._run(lambda: os.fsync(opened[0]))
-            await self._run(lambda: self._settle(part, final))
+            await self._run(partial(_write_last, opened[0], pieces, begun, size))
         except BaseException:
-            if opened:
-                await self._run(lambda: _unlink([part, final]))
+            try:
+                if opened:
+                    await self._run(lambda: _unlink([part]))
+            finally:
+                for descriptor in opened:
+                    os.close(descriptor)
             raise
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
+        self._unfinished[filename] = opened[0]
         return size
 
-    async def write_thumbnail(self, filename: str, jpeg: bytes) -> None:
-        part = self._part(filename).with_suffix(SUFFIX["thumbnail"])
+    async def finish(self, filename: str, jpeg: bytes) -> None:
+        part, final = self._part(filename), self.path(filename, "video")
+        picture, final_picture = self._part(filename, "thumbnail"), self.path(filename, "thumbnail")
+        descriptor = self._unfinished.pop(filename, None)
+        if descriptor is None:
+            raise _given_up()
 
         def work() -> None:
-            with part.open("wb") as file:
+            with picture.open("wb") as file:
                 file.write(jpeg)
                 file.flush()
                 os.fsync(file.fileno())
-            self._settle(part, self.path(filename, "thumbnail"))
+            os.fsync(descriptor)
+            self._make_folder(final.parent)
+            try:
+                part.rename(final)
+                picture.rename(final_picture)
+            except FileNotFoundError:
+                _unlink([picture])
+                raise _given_up() from None
+            _sync_folder(final.parent)  # a name is on the disk only when its folder is
 
-        await self._run(work)
+        try:
+            await self._run(work)
+        finally:
+            os.close(descriptor)
 
     def source(self, filename: str, size: int) -> Path:
-        return self.path(filename, "video")
+        return self._part(filename)
 
     async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path:
         return self.path(filename, kind)
@@ -101,8 +121,8 @@ class LocalBlobs:
         return self._objects / filename[:2] / (filename + SUFFIX[kind])
 
     async def remove(self, filename: str) -> None:
-        part = self._part(filename)
-        paths = [part, part.with_suffix(SUFFIX["thumbnail"]), *(self.path(filename, kind) for kind in SUFFIX)]
+        paths = [place(filename, kind) for place in (self._part, self.path) for kind in SUFFIX]
+        self._let_go(filename)
         try:
             await self._run(lambda: _unlink(paths))
         finally:  # also if nobody waits for it any more
@@ -112,24 +132,27 @@ class LocalBlobs:
     async def ping(self) -> None:
         await self._run(lambda: os.stat(self._objects))
 
-    def _part(self, filename: str) -> Path:
+    def _part(self, filename: str, kind: Kind = "video") -> Path:
+        """Where it is until it is finished."""
         if not is_filename(filename):
             raise NotFound("There is no such file.")
-        return self._incoming / filename
+        return self._incoming / (filename + SUFFIX[kind])
+
+    def _let_go(self, filename: str) -> None:
+        descriptor = self._unfinished.pop(filename, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _make_folders(self) -> None:
         self._incoming.mkdir(parents=True, exist_ok=True)
         self._objects.mkdir(exist_ok=True)
 
-    def _settle(self, part: Path, final: Path) -> None:
-        """Rename, and make the rename last: a file's name is on the disk only when its folder is."""
-        final.parent.mkdir(exist_ok=True)
-        try:
-            part.rename(final)
-        except FileNotFoundError:
-            raise Conflict("This upload has been given up; please start it again.", code="upload_gone") from None
-        for folder in (final.parent, self._objects):
-            _sync_folder(folder)
+    def _make_folder(self, folder: Path) -> None:
+        """It, and its name on the disk; whoever else has made it may not have come so far."""
+        folder.mkdir(exist_ok=True)
+        if folder not in self._lasting:
+            _sync_folder(self._objects)
+            self._lasting.add(folder)
 
     async def _run(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._disk, work)
@@ -145,6 +168,10 @@ class LocalBlobs:
             log.exception("the disk does not take or give bytes")
             reason = f"the folder {self._objects.parent} cannot be used ({error.strerror}): is DATA_DIR right?"
             raise Unavailable("The storage does not answer; please try again later.", reason=reason) from error
+
+
+def _given_up() -> Conflict:
+    return Conflict("This upload has been given up; please start it again.", code="upload_gone")
 
 
 def _create(part: Path, final: Path) -> int:
@@ -177,6 +204,13 @@ def _begin_write_back(descriptor: int, start: int, stop: int) -> None:
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):  # some file systems take no advice
             os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+
+
+def _write_last(descriptor: int, pieces: Sequence[bytes], begun: int, size: int) -> None:
+    _write_all(descriptor, pieces)
+    _begin_write_back(descriptor, begun, size)
+    if os.fstat(descriptor).st_nlink == 0:
+        raise _given_up()
 
 
 def _sync_folder(folder: Path) -> None:

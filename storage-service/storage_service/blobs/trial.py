@@ -32,6 +32,7 @@ async def _try(blobs: Blobs) -> None:
         read = source.read_bytes() if isinstance(source, Path) else await source.read(0, len(CONTENT))
         if read != CONTENT:
             raise _failed("an object that was written is read otherwise")
+        await blobs.finish(filename, CONTENT)
         address = await blobs.address(filename, "video", "text/plain", "GET")
         if isinstance(address, str):
             await _fetch(address)

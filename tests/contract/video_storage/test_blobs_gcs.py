@@ -262,7 +262,7 @@ async def test_a_bucket_that_refuses_is_a_503_whose_reason_only_the_log_has(
     for call in (
         blobs.ping(),
         upload(blobs),
-        blobs.write_thumbnail("film", b"jpeg"),
+        blobs.finish("film", b"jpeg"),
         source.read(0, 10),
         *([] if status == 404 else [blobs.remove("film")]),
     ):
@@ -288,7 +288,7 @@ async def test_nobody_listening_is_a_503_within_seconds(
     monkeypatch.setitem(gcs_blobs.PATIENT, "retry", gcs_blobs.RETRY.with_timeout(0.3))
     settings = make_settings(Settings, gcs_bucket="bucket", storage_emulator_host="http://127.0.0.1:9")
     async with open_blobs(settings) as blobs:
-        for call in (blobs.ping(), upload(blobs), blobs.write_thumbnail("film", b"jpeg"), blobs.remove("film")):
+        for call in (blobs.ping(), upload(blobs), blobs.finish("film", b"jpeg"), blobs.remove("film")):
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(call, 3)
 

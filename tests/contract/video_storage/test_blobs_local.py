@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ServiceError, Unavailable
+from shared.errors import Conflict, ServiceError, Unavailable
 from storage_service.blobs import Blobs, open_blobs
 from storage_service.blobs import local as local_blobs
 from storage_service.config import Settings
@@ -44,26 +44,41 @@ async def pieces(content: bytes, size: int = 65_536) -> AsyncIterator[bytes]:
         yield content[start : start + size]
 
 
+async def written_and_finished(blobs: Blobs) -> int:
+    size = await blobs.write("film", pieces(CONTENT), 1_000_000)
+    await blobs.finish("film", b"jpeg")
+    return size
+
+
 async def test_a_disk_that_does_not_take_bytes_is_a_503(
     blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", full)
+        broken.setattr(os, "writev", full)
         with pytest.raises(Unavailable):
             await blobs.write("film", pieces(CONTENT), 1_000_000)
+        assert everything() == {}
+    await blobs.write("film", pieces(CONTENT), 1_000_000)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(Unavailable):
+            await blobs.finish("film", b"jpeg")
+    assert not [path for path in everything() if path.startswith("objects")]
+    await blobs.remove("film")
     assert everything() == {}
     await blobs.ping()
 
 
 async def test_a_root_that_is_gone_is_a_503(blobs: Blobs, settings: Settings) -> None:
+    await blobs.write("written", pieces(b"x"), 1)
     settings.data_dir.rename(settings.data_dir.with_name("elsewhere"))
     calls: list[Callable[[], object]] = [
         blobs.ping,
         lambda: blobs.write("film", pieces(b"x"), 1),
-        lambda: blobs.write_thumbnail("film", b"jpeg"),
+        lambda: blobs.finish("written", b"jpeg"),
     ]
     for call in calls:
         with pytest.raises(ServiceError) as refusal:
@@ -84,7 +99,7 @@ class Held:
         return self.function(*given, **named)
 
 
-@pytest.mark.parametrize("step", ["_create", "_write_all", "fsync", "_sync_folder"])
+@pytest.mark.parametrize("step", ["_create", "_write_all", "_write_last", "fsync", "_sync_folder"])
 async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing(
     blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -93,7 +108,7 @@ async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing
     held = Held(getattr(holder, step))
     with monkeypatch.context() as slow:
         slow.setattr(holder, step, held)
-        writing = asyncio.create_task(blobs.write("film", pieces(CONTENT), 1_000_000))
+        writing = asyncio.create_task(written_and_finished(blobs))
         await asyncio.to_thread(held.running.wait, 10)
         writing.cancel()
         await asyncio.sleep(0)
@@ -102,8 +117,10 @@ async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing
         held.let_go.set()
         with pytest.raises(asyncio.CancelledError):
             await writing
+    assert everything() == {} or step in ("fsync", "_sync_folder")
+    await blobs.remove("film")
     assert everything() == {}
-    assert await blobs.write("film", pieces(CONTENT), 1_000_000) == 1_000_000
+    assert await written_and_finished(blobs) == 1_000_000
 
 
 async def test_an_object_is_on_the_disk_before_it_has_its_name(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +137,31 @@ async def test_an_object_is_on_the_disk_before_it_has_its_name(blobs: Blobs, mon
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
-    await blobs.write("film", pieces(b"film"), 4)
-    await blobs.write_thumbnail("film", b"jpeg")
-    assert done == ["sync", "rename", "sync", "sync"] * 2, "the file, its name, the folders that hold the name"
+    written, named = ["sync"] * 2, ["rename"] * 2
+    await written_and_finished(blobs)
+    assert done == [*written, "sync", *named, "sync"], "both files, the folder that is new, their names in it"
+    done.clear()
+    await blobs.write("film2", pieces(b"film"), 4)
+    await blobs.finish("film2", b"jpeg")
+    assert done == [*written, *named, "sync"]
+
+
+async def test_an_object_removed_before_it_is_finished_does_not_appear(
+    blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await blobs.write("film", pieces(CONTENT), 1_000_000)
+    await blobs.remove("film")
+    with pytest.raises(Conflict):
+        await blobs.finish("film", b"jpeg")
+    await blobs.write("film", pieces(CONTENT), 1_000_000)
+    held = Held(os.fsync)
+    with monkeypatch.context() as slow:
+        slow.setattr(os, "fsync", held)
+        finishing = asyncio.create_task(blobs.finish("film", b"jpeg"))
+        await asyncio.to_thread(held.running.wait, 10)
+        removing = asyncio.create_task(blobs.remove("film"))
+        await removing
+        held.let_go.set()
+        with pytest.raises(Conflict):
+            await finishing
+    assert everything() == {}

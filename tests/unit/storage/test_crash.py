@@ -4,6 +4,8 @@ Over a real ledger and a real folder: whatever the step, afterwards the ledger i
 no video without its files.
 """
 
+import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from pathlib import Path
@@ -17,9 +19,9 @@ from shared.errors import BadRequest, ServiceError
 from storage_service.service import SECOND_REMOVAL, StorageService
 
 AFTER = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-# An upload of 1000 bytes: one transaction to reserve and one look; create, write, sync, rename; inspection; thumbnail;
-# one transaction. Then keep; then delete, unlink, and the note that it is removed.
-RECEIVE_STEPS, KEEP_STEPS, DELETE_STEPS = 9, 1, 3
+# An upload of 1000 bytes: one transaction to reserve and one look; create, write; inspection; finish; one transaction.
+# Then keep; then delete, unlink, and the note that it is removed.
+RECEIVE_STEPS, KEEP_STEPS, DELETE_STEPS = 7, 1, 3
 
 
 async def journey(storage: StorageService, house: House, wanted: bool) -> None:
@@ -114,6 +116,32 @@ async def test_killed_at_any_step_of_a_life_that_the_catalogue_knows_of(
         if finished:
             assert step == RECEIVE_STEPS + KEEP_STEPS + DELETE_STEPS + 1
             return
+
+
+@pytest.mark.parametrize("call", ["sync 1", "sync 2", "sync 3", "rename 1", "rename 2", "sync 4"])
+async def test_killed_within_the_step_that_gives_a_video_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    house, fate, calls = House(folder), Fate(), Counter[str]()
+    await neighbour(house)
+
+    def mortal(name: str, work: Callable[..., object]) -> Callable[..., object]:
+        def called(*given: object) -> object:
+            calls[name] += 1
+            if call == f"{name} {calls[name]}":
+                fate.met = True
+                raise Killed
+            return work(*given)
+
+        return called
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "fsync", mortal("sync", os.fsync))
+        dying.setattr(Path, "rename", mortal("rename", Path.rename))
+        assert not await lived(house, fate, lambda storage: journey(storage, house, wanted=False))
+    assert house.no_file_without_a_row()
+    await recover(house)
+    assert house.holds_exactly("neighbour")
 
 
 async def cut_off(storage: StorageService) -> None:
