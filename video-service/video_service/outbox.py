@@ -76,11 +76,12 @@ def release_day(upload_id: str) -> Owed:
 
 
 def for_upload(filename: str, user_id: uuid.UUID, size: int, at: datetime) -> list[Owed]:
-    """What a new video owes: storage keeps the object, usage counts its bytes."""
+    """What a new video owes: storage keeps the object, usage counts its bytes, and its owner may upload again."""
     done = _UploadDone(upload_id=filename, done=UploadDone(user_id=user_id, size=size, at=at))
     return [
         Owed("keep", Filenames(filenames=[filename]).model_dump_json()),
         Owed("upload_done", done.model_dump_json()),
+        unlock(user_id, filename),
     ]
 
 

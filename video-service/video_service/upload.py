@@ -103,7 +103,8 @@ class Uploads:
         upload_id = secrets.token_urlsafe(16)
         async with AsyncExitStack() as undo:
             undo.enter_context(self._counted_as_running())
-            await self._lock(user, upload_id, undo)
+            locked = await undo.enter_async_context(AsyncExitStack())
+            await self._lock(user, upload_id, locked)
             reserved = await undo.enter_async_context(AsyncExitStack())
             ceiling = await self._reserve(upload_id, reservation, reserved)
             async with self._renewing(user, upload_id, reservation):
@@ -127,6 +128,7 @@ class Uploads:
             if not await self._store.add(video, owed, self._outbox.lease()):
                 await given_back.aclose()
                 raise Conflict("This upload took too long and was given up; please start it again.", code="upload_gone")
+            locked.pop_all()  # the lock is given back with what is owed
             await self._outbox.send(owed)
         self._audit.record(user.id, "UPLOAD_VIDEO", f"Uploaded {video.title} ({video.size / MIB:.2f} MB)", UPLOADS)
         return video

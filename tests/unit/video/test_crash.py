@@ -19,8 +19,8 @@ from video_service.service import VideoService
 from video_service.store.sqlite import SqliteStore
 from video_service.upload import Uploads
 
-# lock, two reservations, put, add, two things owed, twice paid, unlock
-UPLOAD_STEPS = 10
+# lock, two reservations, put, add, three things owed, three times paid
+UPLOAD_STEPS = 11
 # find, delete, two things owed, twice paid; look, delete, the same four, look again
 DELETE_STEPS, DELETE_ALL_STEPS = 6, 7
 A_LONG_TIME = timedelta(hours=1)
