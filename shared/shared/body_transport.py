@@ -26,15 +26,29 @@ class AnotherVersion(Exception):
     """The peer speaks another version of HTTP."""
 
 
+class Answer:
+    """What has been heard of it so far."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = bytearray()
+        self.complete = False
+
+    def more(self, data: bytes) -> None:
+        self.body += data
+        if len(self.body) > LARGEST_ANSWER:
+            raise BrokenRules("the answer is too large")
+
+
 class Exchange(ABC):
     """One request and its answer, over a connection that carries nothing else."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer | None = None
+    ) -> None:
         self._reader = reader
         self._writer = writer
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()
-        self._complete = False
+        self._answer = answer or Answer()
 
     async def answered(self, request: httpx.Request) -> httpx.Response:
         """Raises what the request's body raises; ``OSError`` or ``BrokenRules`` if there is no whole answer."""
@@ -51,19 +65,14 @@ class Exchange(ABC):
             answer.cancel()
             body.cancel()
             await asyncio.gather(answer, body, return_exceptions=True)
-        return httpx.Response(self._status(), headers=self._headers, content=bytes(self._body))
+        return httpx.Response(self._status(), headers=self._answer.headers, content=bytes(self._answer.body))
 
     async def _read_answer(self) -> None:
-        while not self._complete:
+        while not self._answer.complete:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 raise ConnectionResetError("the peer hung up")
             self._heard(data)
-
-    def _more(self, data: bytes) -> None:
-        self._body += data
-        if len(self._body) > LARGEST_ANSWER:
-            raise BrokenRules("the answer is too large")
 
     @abstractmethod
     def _send_head(self, request: httpx.Request) -> None: ...
@@ -74,7 +83,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def _heard(self, data: bytes) -> None:
-        """A piece of the answer: what comes of it is in ``_headers``, ``_body`` and ``_complete``."""
+        """A piece of the answer: what comes of it is in ``_answer``."""
 
     @abstractmethod
     def _status(self) -> int: ...

@@ -2,20 +2,22 @@
 where the length of the whole is not known.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterable
 
 import httptools
 import httpx
 
-from shared.body_transport import BodyTransport, BrokenRules, Exchange
+from shared.body_transport import Answer, BodyTransport, BrokenRules, Exchange
 from shared.contracts import Chunk
 
 
 class Http1Exchange(Exchange):
-    def __init__(self, *connection: object) -> None:
-        super().__init__(*connection)  # type: ignore[arg-type]
-        self._parser = httptools.HttpResponseParser(self)
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answer = _Answer()
+        super().__init__(reader, writer, answer)
+        self._parser = httptools.HttpResponseParser(answer)
         # Nothing of a chunk stays behind when the next one is asked for.
         self._writer.transport.set_write_buffer_limits(high=0)
 
@@ -54,14 +56,18 @@ class Http1Exchange(Exchange):
     def _status(self) -> int:
         return int(self._parser.get_status_code())
 
+
+class _Answer(Answer):
+    """As the parser tells it. It knows nothing of the parser, so that none of the two keeps the other."""
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        self.headers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
-        self._more(data)
+        self.more(data)
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        self.complete = True
 
 
 class Http1Transport(BodyTransport):

@@ -102,6 +102,10 @@ class Http1Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._moves_on()
         super().connection_lost(exc)
+        # Whoever is still at work on a request holds it himself. Held here, connection and request would hold each
+        # other, with what has arrived of the body, until a collection.
+        self.cycle = None  # type: ignore[assignment]  # as uvicorn has it before the first request
+        del self._receiver
 
     def _moves_on(self) -> None:
         if self._stalled is not None:

@@ -32,7 +32,7 @@ class Http2Exchange(Exchange):
         self._flush()
 
     def _heard(self, data: bytes) -> None:
-        if not self._headers and data.startswith(b"HTTP/1"):  # to h2 it is the beginning of a long frame
+        if not self._answer.headers and data.startswith(b"HTTP/1"):  # to h2 it is the beginning of a long frame
             raise AnotherVersion
         try:
             for event in self._h2.receive_data(data):
@@ -46,13 +46,13 @@ class Http2Exchange(Exchange):
         match event:
             case ResponseReceived():
                 self._status_code = next(int(value) for name, value in event.headers if name == b":status")
-                self._headers = [(name, value) for name, value in event.headers if not name.startswith(b":")]
+                self._answer.headers = [(name, value) for name, value in event.headers if not name.startswith(b":")]
             case DataReceived():
-                self._more(event.data)
+                self._answer.more(event.data)
                 self._h2.acknowledge_received_data(event.flow_controlled_length, self._stream_id)
             case StreamEnded():
-                self._complete = True
-            case StreamReset() if not self._complete:  # behind an answer it only says that it has heard enough
+                self._answer.complete = True
+            case StreamReset() if not self._answer.complete:  # behind an answer it only says that it has heard enough
                 raise ConnectionResetError(f"the peer gave up: {event.error_code}")
             case ConnectionTerminated() if event.error_code != ErrorCodes.NO_ERROR:
                 raise ConnectionResetError(f"the peer gave up: {event.error_code}")

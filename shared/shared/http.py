@@ -177,6 +177,9 @@ class Peer:
         return {"Authorization": f"Bearer {self._token()}", "traceparent": traceparent()}
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
+        # It has been read. httpx lets a response and its stream hold each other, and with them all that the call was
+        # made of, until a collection: 40 objects.
+        response.stream = httpx.ByteStream(b"")
         if response.is_success:
             return response
         status = response.status_code

@@ -6,6 +6,7 @@ take OVERHEAD bytes in all, so a declared length tells the video's size within t
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -13,6 +14,9 @@ from starlette.requests import ClientDisconnect
 
 from shared.contracts import Chunk
 from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 OVERHEAD = 64 * 1024
 LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
@@ -30,43 +34,26 @@ class UploadForm:
             raise Invalid("video: send the file as multipart/form-data in a part named video.", code="no_file")
         self._body = body
         self._idle_seconds = idle_seconds
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begins,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_ends,
-                "on_headers_finished": self._headers_end,
-                "on_part_data": self._part_data,
-                "on_part_end": self._part_ends,
-                "on_end": self._form_ends,
-            },
-        )
-        self._chunks: list[memoryview] = []
+        self._parts = _Parts()
+        self._parser = MultipartParser(boundary, self._parts.callbacks())
         self._read = 0
-        self._video_bytes = 0
-        self._header = (bytearray(), bytearray())
-        self._disposition = b""
-        self._field: bytearray | None = None
-        self._in_video = self._video_seen = self._video_ended = self._complete = False
-        self._raw_fields: dict[str, bytearray] = {}
 
     @property
     def fields(self) -> dict[str, str]:
         """The text fields read so far; raises ``Invalid`` for one that is not UTF-8."""
         try:
-            return {name: value.decode() for name, value in self._raw_fields.items()}
+            return {name: value.decode() for name, value in self._parts.fields.items()}
         except UnicodeDecodeError:
             raise Invalid("title: must be text in UTF-8.") from None
 
     async def video(self) -> AsyncIterator[Chunk]:
         """The bytes of the part ``video``; raises ``Invalid`` if there is none."""
+        parts = self._parts
         while True:
-            chunks, self._chunks = self._chunks, []
+            chunks, parts.chunks = parts.chunks, []
             for chunk in chunks:
                 yield chunk
-            if self._video_ended:
+            if parts.video_ended:
                 return
             if not await self._feed():
                 raise Invalid("video: send a file in a part named video.", code="no_file")
@@ -88,7 +75,7 @@ class UploadForm:
         if not piece:
             if self._read == 0:
                 raise Invalid("video: send a file in a part named video.", code="no_file")
-            if not self._complete:
+            if not self._parts.complete:
                 raise BadRequest("The upload was cut off before the end of the form.", code="cut_off")
             return False
         self._read += len(piece)
@@ -96,9 +83,35 @@ class UploadForm:
             self._parser.write(piece)
         except MultipartParseError:
             raise BadRequest("The form cannot be read: it is not well-formed multipart/form-data.") from None
-        if self._read - self._video_bytes > OVERHEAD:
+        if self._read - self._parts.video_bytes > OVERHEAD:
             raise TooLarge("What comes with the video is too long.", code="form_too_large")
         return True
+
+
+class _Parts:
+    """What the parser has found so far. It knows nothing of the parser, so that none of the two keeps the other."""
+
+    def __init__(self) -> None:
+        self.chunks: list[memoryview] = []
+        self.fields: dict[str, bytearray] = {}
+        self.video_bytes = 0
+        self.video_ended = self.complete = False
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._field: bytearray | None = None
+        self._in_video = self._video_seen = False
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._part_begins,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_ends,
+            "on_headers_finished": self._headers_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_ends,
+            "on_end": self._form_ends,
+        }
 
     def _part_begins(self) -> None:
         self._disposition = b""
@@ -123,19 +136,19 @@ class UploadForm:
                 raise Invalid("video: send one file at a time.", code="too_many_files")
             self._in_video = self._video_seen = True
         elif name in FIELDS:
-            self._field = self._raw_fields[name] = bytearray()
+            self._field = self.fields[name] = bytearray()
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_video:
-            self._video_bytes += end - start
-            self._chunks.append(memoryview(data)[start:end])  # no copy
+            self.video_bytes += end - start
+            self.chunks.append(memoryview(data)[start:end])  # no copy
         elif self._field is not None:
             self._field.extend(data[start:end])
 
     def _part_ends(self) -> None:
-        self._video_ended = self._video_ended or self._in_video
+        self.video_ended = self.video_ended or self._in_video
         self._in_video = False
         self._field = None
 
     def _form_ends(self) -> None:
-        self._complete = True
+        self.complete = True

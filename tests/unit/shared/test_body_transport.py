@@ -1,6 +1,7 @@
 """Large bodies over both versions of HTTP: what ``Peer.send`` promises, towards a real server of ours."""
 
 import asyncio
+import gc
 import hashlib
 import socket
 import ssl
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from shared import h1c, h2_transport, http
+from shared.body_transport import Exchange
 from shared.errors import PeerRefused, TooLarge, Unavailable
 from shared.http import Peer, open_body_client, open_client
 
@@ -169,6 +171,21 @@ async def test_a_body_that_is_none_or_of_known_length_is_not_sent_in_chunks(
 ) -> None:
     answers = [await client.get(f"{url}/take_late"), await client.put(f"{url}/take_late", content=bytes(MIB))]
     assert [Taken.model_validate_json(answer.content).sha256 for answer in answers] == [digest(0), digest(MIB)]
+
+
+async def test_a_body_and_a_small_call_leave_nothing_of_httpx_for_the_collector(receiver: Receiver, url: str) -> None:
+    """Each would keep 40 objects, and an upload makes seven calls."""
+    async with open_body_client() as bodies, open_client() as small:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await peer_of(bodies, url).send("/take", chunks(MIB), Taken)
+                await peer_of(small, url).call("POST", "/take")
+            kinds = httpx.Response | httpx.Request | Exchange
+            assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
+        finally:
+            gc.enable()
 
 
 async def test_each_upload_has_a_connection_of_its_own(client: httpx.AsyncClient, receiver: Receiver, url: str) -> None:

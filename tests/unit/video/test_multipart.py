@@ -1,6 +1,7 @@
 """The upload form, however it arrives: in which order, in which pieces, and how it can be wrong."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 
@@ -40,6 +41,17 @@ async def read(body: bytes, size: int = 65_536, content_type: str = CONTENT_TYPE
     video = b"".join([chunk async for chunk in form.video()])
     await form.finish()
     return video, form.fields
+
+
+async def test_a_form_leaves_nothing_for_the_collector() -> None:
+    """Or each would wait, with what it holds of its body, for a collection that is rare by design."""
+    gc.collect()
+    gc.disable()
+    try:
+        await read(closed(VIDEO, TITLE))
+        assert [one for one in gc.get_objects() if isinstance(one, UploadForm)] == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 61, 1000, 65_536])
