@@ -65,12 +65,10 @@ class LocalBlobs:
                 pieces.append(chunk)
                 waiting += len(chunk)
                 if waiting >= PIECE or len(pieces) >= MOST_PIECES:
-                    await self._run(partial(_write_all, opened[0], pieces))
-                    pieces, waiting = [], 0
-                    if size - begun >= BEGUN:
-                        await self._run(partial(_begin_write_back, opened[0], begun, size))
-                        begun = size
-            await self._run(partial(_write_last, opened[0], pieces, begun, size))
+                    begin = (begun, size) if size - begun >= BEGUN else None
+                    await self._run(partial(_write, opened[0], pieces, begin))
+                    pieces, waiting, begun = [], 0, size if begin else begun
+            await self._run(partial(_write_last, opened[0], pieces, (begun, size)))
         except BaseException:
             try:
                 if opened:
@@ -189,7 +187,8 @@ def _unlink(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+def _write(descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int] | None) -> None:
+    """All of them; and the disk begins with what has come from one place to another."""
     left = [memoryview(piece) for piece in pieces if piece]
     while left:
         written = os.writev(descriptor, left)
@@ -197,18 +196,14 @@ def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
             written -= len(left.pop(0))
         if left:
             left[0] = left[0][written:]
-
-
-def _begin_write_back(descriptor: int, start: int, stop: int) -> None:
-    """Linux starts to write what it is told to forget, and forgets no page that is not yet on the disk."""
-    if hasattr(os, "posix_fadvise"):
+    # Linux starts to write what it is told to forget, and forgets no page that is not yet on the disk.
+    if begin and hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):  # some file systems take no advice
-            os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, begin[0], begin[1] - begin[0], os.POSIX_FADV_DONTNEED)
 
 
-def _write_last(descriptor: int, pieces: Sequence[bytes], begun: int, size: int) -> None:
-    _write_all(descriptor, pieces)
-    _begin_write_back(descriptor, begun, size)
+def _write_last(descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int]) -> None:
+    _write(descriptor, pieces, begin)
     if os.fstat(descriptor).st_nlink == 0:
         raise _given_up()
 

@@ -99,7 +99,7 @@ class Held:
         return self.function(*given, **named)
 
 
-@pytest.mark.parametrize("step", ["_create", "_write_all", "_write_last", "fsync", "_sync_folder"])
+@pytest.mark.parametrize("step", ["_create", "_write", "_write_last", "fsync", "_sync_folder"])
 async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing(
     blobs: Blobs, everything: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -17,5 +17,5 @@ def test_a_disk_that_takes_a_part_of_what_it_is_given_gets_all_of_it(
 
     monkeypatch.setattr(os, "writev", a_little)
     with (tmp_path / "film").open("wb") as file:
-        local._write_all(file.fileno(), [b"one", b"", b"two and", b"three", b"!"])
+        local._write(file.fileno(), [b"one", b"", b"two and", b"three", b"!"], None)
     assert (tmp_path / "film").read_bytes() == b"onetwo andthree!"
