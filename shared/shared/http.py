@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import aiohttp
 import httpx
@@ -36,31 +36,56 @@ NOBODYS_CODE = "not_found"
 KEEPALIVE_SECONDS = 30.0
 
 
+class Identity(Protocol):
+    async def sign(self, request: httpx.Request) -> None:
+        """Add who we are; raises ``Unavailable``."""
+        ...
+
+
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None
+    transport: httpx.AsyncBaseTransport | None = None, identity: Identity | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 
     ``identity`` adds to each call who we are (see shared.identity).
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
-    async with _client(transport or AiohttpTransport(limits=limits), identity) as client:
+    async with _Client(transport or AiohttpTransport(limits=limits), identity) as client:
         yield client
 
 
 @asynccontextmanager
 async def open_body_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: httpx.Auth | None = None, *, http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None, identity: Identity | None = None, *, http2: bool = False
 ) -> AsyncIterator[httpx.AsyncClient]:
     """One for large bodies; with ``http2`` to where HTTP/1 has a limit on them."""
-    async with _client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
+    async with _Client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
         yield client
 
 
-def _client(transport: httpx.AsyncBaseTransport, identity: httpx.Auth | None) -> httpx.AsyncClient:
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    return httpx.AsyncClient(transport=transport, auth=identity, timeout=timeout, trust_env=False)
+class _Client(httpx.AsyncClient):
+    """Between services there are no redirects, cookies or challenges. To look for them in every answer takes a quarter
+    of a call; and answer and stream would hold each other, with all that the call was made of, until a collection.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, identity: Identity | None) -> None:
+        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        super().__init__(transport=transport, timeout=timeout, trust_env=False)
+        self._peers = transport
+        self._identity = identity
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
+        if self._identity is not None:
+            await self._identity.sign(request)
+        response = await self._peers.handle_async_request(request)
+        response.request = request
+        if not stream:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
 
 
 class _Health(BaseModel):
@@ -177,9 +202,6 @@ class Peer:
         return {"Authorization": f"Bearer {self._token()}", "traceparent": traceparent()}
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
-        # It has been read. httpx lets a response and its stream hold each other, and with them all that the call was
-        # made of, until a collection: 40 objects.
-        response.stream = httpx.ByteStream(b"")
         if response.is_success:
             return response
         status = response.status_code

@@ -77,8 +77,8 @@ class _Known:
     end: float
 
 
-class Identity(httpx.Auth):
-    """Our own identity towards peers, as the ``auth`` of the client that calls them; and the judge of callers."""
+class Identity:
+    """Our own identity towards peers, for the client that calls them; and the judge of callers."""
 
     def __init__(
         self, client: httpx.AsyncClient, service_url: str, callers: frozenset[str], now: Callable[[], float] = time.time
@@ -95,10 +95,10 @@ class Identity(httpx.Auth):
         # As in shared.auth: a known token costs a look-up, its expiry still checked. A key that is gone is not asked.
         self._opened = lru_cache(maxsize=1024)(_open)
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncIterator[httpx.Request]:  # type: ignore[override]
+    async def sign(self, request: httpx.Request) -> None:
+        """Raises ``Unavailable``, and soon."""
         token = await self.token(f"{request.url.scheme}://{request.url.netloc.decode()}")
         request.headers[SERVERLESS_HEADER] = request.headers[HEADER] = f"Bearer {token}"
-        yield request
 
     async def token(self, audience: str) -> str:
         """Google's word for who we are, meant for ``audience`` alone. Raises ``Unavailable``, and soon."""
