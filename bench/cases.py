@@ -144,35 +144,37 @@ def ranges(connections: int, each: int) -> Rounds:
     return rounds
 
 
-def uploads(at_once: int) -> Rounds:
+def uploads(at_once: int, each: int) -> Rounds:
     """The same film; ours and Express take the page's form, nginx a bare PUT. What was stored is removed between."""
 
     def rounds(bench: Bench) -> Generator[Figures, None, None]:
         people = bench.people[:at_once]
+        owners = [person for person in people for _ in range(each)]
         body, content_type = form(bench.film, "A film of the bench")
         video = bench.house.port("video")
         signed = {"Authorization": people[0].headers["Authorization"], "Content-Type": content_type}
         asked = {
-            "ours": (video, [bench.house.upload(person, body, content_type) for person in people]),
+            "ours": (video, [bench.house.upload(person, body, content_type) for person in owners]),
             "nginx PUT": (
                 bench.nginx.port,
                 [
                     wire.request("PUT", bench.nginx.port, f"/put/{number}.mp4", body=memoryview(bench.film))
-                    for number in range(at_once)
+                    for number in range(at_once * each)
                 ],
             ),
         }
         for kind in ("memory", "disk"):
             target = wire.request("POST", bench.express.port, f"/{kind}", signed, body=memoryview(body))
-            asked[f"multer {kind}"] = (bench.express.port, [target] * at_once)
+            asked[f"multer {kind}"] = (bench.express.port, [target] * at_once * each)
         while True:
             figures: Figures = {}
             for name, (port, requests) in _in_turn(asked):
-                done = wire.drive(port, [iter([request]) for request in requests])
-                figures[f"{name} MB/s"] = len(bench.film) * at_once / 1e6 / wire.span(done)
+                os.sync()  # or who syncs what he takes would wait for what the one before has left
+                done = wire.drive(port, [iter(requests[start : start + each]) for start in range(0, len(owners), each)])
+                figures[f"{name} MB/s"] = len(bench.film) * len(owners) / 1e6 / wire.span(done)
                 if name == "ours":
                     _check_stored(bench, [json.loads(exchange.body)["file"]["filepath"] for exchange in done])
-                    _remove(bench, people, done)
+                    _remove(bench, owners, done)
                 elif name == "nginx PUT":
                     for file in (bench.nginx.folder / "files" / "put").iterdir():
                         assert digest(file.read_bytes()) == digest(bench.film)
