@@ -25,6 +25,7 @@ MOST_PIECES = 256
 BEGUN = 4 * 1_048_576
 THREADS = 4
 SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
+INCOMING_SUFFIX: dict[Kind, str] = {"video": "", "thumbnail": ".jpg"}
 
 
 class LocalBlobs:
@@ -134,7 +135,7 @@ class LocalBlobs:
         """Where it is until it is finished."""
         if not is_filename(filename):
             raise NotFound("There is no such file.")
-        return self._incoming / (filename + SUFFIX[kind])
+        return self._incoming / (filename + INCOMING_SUFFIX[kind])
 
     def _let_go(self, filename: str) -> None:
         descriptor = self._unfinished.pop(filename, None)
