@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from statistics import quantiles
+from statistics import harmonic_mean, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -226,7 +226,7 @@ def upload_memory(at_once: int) -> Rounds:
 def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) -> Rounds:
     """Requests a second over 32 connections, against Express that verifies the token and answers a constant.
 
-    The slowest of the targets is ours.
+    Ours is what one gets who asks for each of the targets as often: one that is slow counts for what it takes.
     """
 
     def rounds(bench: Bench) -> Generator[Figures, None, None]:
@@ -244,8 +244,7 @@ def lists(service: str, constant: str, targets: Callable[[Bench], list[str]]) ->
             ours = [
                 name.removesuffix(" requests/s") for name in figures if name.startswith("ours") and "requests" in name
             ]
-            slowest = min(ours, key=lambda name: figures[f"{name} requests/s"])
-            figures["ours requests/s"] = figures[f"{slowest} requests/s"]
+            figures["ours requests/s"] = harmonic_mean([figures[f"{name} requests/s"] for name in ours])
             figures["ours p99 ms"] = max(figures[f"{name} p99 ms"] for name in ours)
             yield figures
 

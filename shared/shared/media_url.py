@@ -60,13 +60,13 @@ class MediaUrls:
         """``mint`` for many files of one page: what all have in common is signed once."""
         expires = (int(self._now()) // self._window + 2) * self._window
         claim = viewer.bytes + expires.to_bytes(5, "big")
-        begun = hmac.new(self._keys[0], claim, hashlib.sha256)
+        begun = _mac(self._keys[0], claim)
         url = f"{self._public_url}/media/{_text(claim)}"  # 21 bytes: the signature's signs follow without a seam
 
         def mint(filename: str) -> str:
             signing = begun.copy()
             signing.update(filename.encode())
-            return f"{url}{_text(signing.digest()[:_SIGNATURE_BYTES])}/{filename}.mp4"
+            return f"{url}{_text(signing.digest())}/{filename}.mp4"
 
         return mint
 
@@ -85,7 +85,7 @@ class MediaUrls:
         if _text(raw) != capability:  # spelled otherwise it would be another address of the same, past every cache
             raise Forbidden("This media address is not valid.", code="bad_capability")
         claim, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
-        known = any(hmac.compare_digest(_sign(key, filename, claim), signature) for key in self._keys)
+        known = any(hmac.compare_digest(_mac(key, claim + filename.encode()).digest(), signature) for key in self._keys)
         if not known or len(claim) != 21:
             raise Forbidden("This media address is not valid.", code="bad_capability")
         return Capability(uuid.UUID(bytes=claim[:16]), int.from_bytes(claim[16:], "big"))
@@ -95,5 +95,6 @@ def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _sign(key: bytes, filename: str, claim: bytes) -> bytes:
-    return hmac.digest(key, claim + filename.encode(), hashlib.sha256)[:_SIGNATURE_BYTES]
+def _mac(key: bytes, signed: bytes) -> "hashlib.blake2s":
+    """BLAKE2 is a MAC by itself (RFC 7693, 2.5): a page has sixteen, and each takes a sixth of an HMAC's time."""
+    return hashlib.blake2s(signed, key=key, digest_size=_SIGNATURE_BYTES)
