@@ -54,11 +54,14 @@ class StreamMeter:
         self._counted[viewer] += sent
 
     async def report(self) -> None:
-        """Report all that was counted; raises ``Unavailable``, and then keeps it for the next time."""
+        """Report all that was counted by now; raises ``Unavailable``, and then keeps it for the next time."""
         async with self._turn:  # or one would take what another has begun for done
-            while self._unreported or self._counted:
+            # What is counted while a report is on its way waits for the next time: there is always somebody watching.
+            viewers = len(self._counted)
+            while self._unreported or viewers > 0:
                 if self._unreported is None:
                     self._unreported = self._next_batch()
+                    viewers -= len(self._unreported.streamed)
                 try:
                     await self._usage.streamed(self._unreported)
                 except Unavailable:

@@ -79,6 +79,22 @@ async def test_who_asks_for_a_report_during_another_one_is_answered_when_all_is_
     await under_way
 
 
+async def test_what_is_counted_while_a_report_is_on_its_way_waits_for_the_next() -> None:
+    """Or, as there is always somebody watching, one report would follow the other without a pause."""
+
+    class Watched(Usage):
+        async def streamed(self, batch: StreamedBatch) -> None:
+            await super().streamed(batch)
+            counting.count(ANN, 1)
+
+    usage = Watched()
+    counting = meter(usage)
+    counting.count(ANN, 5)
+    for reported in (5, 6, 7):
+        await counting.report()
+        assert usage.totals == {ANN: reported}
+
+
 async def test_many_viewers_come_in_batches_that_usage_service_takes() -> None:
     usage = Usage()
     counting = meter(usage)
