@@ -4,8 +4,8 @@ It is tried at once, so that the answer to the page comes when everything it pro
 not take then is tried again by the sweeper, with longer and longer pauses. Receivers take a repetition without a
 second effect.
 
-What an upload gives back has no transaction, and if we die a lease ends it; so that is written down only if the peer
-does not take it, and then nobody has to wait for the lease.
+What an upload that fails gives back has no transaction, and if we die a lease ends it; so that is written down only if
+the peer does not take it, and then nobody has to wait for the lease.
 """
 
 import asyncio
