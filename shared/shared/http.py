@@ -36,7 +36,7 @@ NOBODYS_CODE = "not_found"
 KEEPALIVE_SECONDS = 30.0
 
 
-class Identity(Protocol):
+class Signer(Protocol):
     async def sign(self, request: httpx.Request) -> None:
         """Add who we are; raises ``Unavailable``."""
         ...
@@ -44,7 +44,7 @@ class Identity(Protocol):
 
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: Identity | None = None
+    transport: httpx.AsyncBaseTransport | None = None, identity: Signer | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 
@@ -57,7 +57,7 @@ async def open_client(
 
 @asynccontextmanager
 async def open_body_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: Identity | None = None, *, http2: bool = False
+    transport: httpx.AsyncBaseTransport | None = None, identity: Signer | None = None, *, http2: bool = False
 ) -> AsyncIterator[httpx.AsyncClient]:
     """One for large bodies; with ``http2`` to where HTTP/1 has a limit on them."""
     async with _Client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
@@ -69,7 +69,7 @@ class _Client(httpx.AsyncClient):
     of a call; and answer and stream would hold each other, with all that the call was made of, until a collection.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, identity: Identity | None) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, identity: Signer | None) -> None:
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         super().__init__(transport=transport, timeout=timeout, trust_env=False)
         self._peers = transport

@@ -88,11 +88,13 @@ async def test_when_the_sender_died_it_is_sent_after_the_lease() -> None:
     world = World()
     now = world.clock()
     world.storage.objects = {"a": b"film"}
+    await world.users.lock_upload(ANN.id, "a")
     world.store._owe(outbox.for_upload("a", ANN.id, 4, now), world.outbox.lease())
     assert await world.outbox.sweep() == 0
     the_lease_is_over(world)
     assert await world.outbox.sweep() == 3
     assert (world.storage.kept, world.usage.uploads) == ({"a"}, {"a": 4})
+    assert not world.users.locks, "he may upload again, and need not wait for the lock to run out"
 
 
 async def test_a_lost_receipt_means_one_more_delivery_and_no_second_effect() -> None:
