@@ -145,7 +145,9 @@ def ranges(connections: int, each: int) -> Rounds:
 
 
 def uploads(at_once: int, each: int) -> Rounds:
-    """The same film; ours and Express take the page's form, nginx a bare PUT. What was stored is removed between."""
+    """The same film; ours and Express take the page's form, nginx a bare PUT, by one hop and by two. What was stored is
+    removed between.
+    """
 
     def rounds(bench: Bench) -> Generator[Figures, None, None]:
         people = bench.people[:at_once]
@@ -155,17 +157,16 @@ def uploads(at_once: int, each: int) -> Rounds:
         signed = {"Authorization": people[0].headers["Authorization"], "Content-Type": content_type}
         asked = {
             "ours": (video, [bench.house.upload(person, body, content_type) for person in owners]),
-            "nginx PUT": (
-                bench.nginx.port,
-                [
-                    wire.request("PUT", bench.nginx.port, f"/put/{number}.mp4", body=memoryview(bench.film))
-                    for number in range(at_once * each)
-                ],
-            ),
         }
+        for name, path in (("nginx PUT", "put"), ("nginx twice", "twice")):
+            puts = [
+                wire.request("PUT", bench.nginx.port, f"/{path}/{number}.mp4", body=memoryview(bench.film))
+                for number in range(len(owners))
+            ]
+            asked[name] = (bench.nginx.port, puts)
         for kind in ("memory", "disk"):
             target = wire.request("POST", bench.express.port, f"/{kind}", signed, body=memoryview(body))
-            asked[f"multer {kind}"] = (bench.express.port, [target] * at_once * each)
+            asked[f"multer {kind}"] = (bench.express.port, [target] * len(owners))
         while True:
             figures: Figures = {}
             for name, (port, requests) in _in_turn(asked):
@@ -175,7 +176,7 @@ def uploads(at_once: int, each: int) -> Rounds:
                 if name == "ours":
                     _check_stored(bench, [json.loads(exchange.body)["file"]["filepath"] for exchange in done])
                     _remove(bench, owners, done)
-                elif name == "nginx PUT":
+                elif name.startswith("nginx"):
                     for file in (bench.nginx.folder / "files" / "put").iterdir():
                         assert digest(file.read_bytes()) == digest(bench.film)
                         file.unlink()

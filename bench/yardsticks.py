@@ -17,7 +17,8 @@ from e2e.processes import free_ports
 HERE = Path(__file__).resolve().parent
 
 # sendfile without a limit for a step is its best form for files of this size: with the default of 2 MiB the ranges lose
-# a third. A worker for each core; no log; open files are remembered.
+# a third. A worker for each core; no log; open files are remembered. /twice/ is what an upload of ours is, a hop and
+# then another, with nothing in between that parses, checks, judges or syncs: the limit of anybody who has two hops.
 NGINX = """
 worker_processes {workers};
 daemon off;
@@ -40,6 +41,11 @@ http {{
         listen 127.0.0.1:{port} backlog=511;
         root {folder}/files;
         location /put/ {{ dav_methods PUT DELETE; }}
+        location /twice/ {{
+            proxy_pass http://127.0.0.1:{port}/put/;
+            proxy_http_version 1.1;
+            proxy_request_buffering off;
+        }}
     }}
 }}
 """
@@ -76,7 +82,7 @@ def _nginx() -> str | None:
 
 @contextmanager
 def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
-    """``film`` at ``/film.mp4``, and PUT to ``/put/``."""
+    """``film`` at ``/film.mp4``; PUT to ``/put/``, and to ``/twice/``, which hands on to that as the bytes come."""
     (port,) = free_ports(1)
     (folder / "files" / "put").mkdir(parents=True)
     os.link(film, folder / "files" / "film.mp4")

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -18,12 +19,15 @@ from storage_service.blobs import Kind, Method
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# What one hop to a disk thread writes: large enough that hops do not count, small enough for many uploads at once.
+# What is written at once: large enough that calls do not count, small enough for many uploads at once.
 PIECE = 256 * 1024
 MOST_PIECES = 256
 # The disk begins with what has come while more comes, or all of it would have to wait for the disk at the end.
 BEGUN = 4 * 1_048_576
 THREADS = 4
+# A disk that lets a write wait for so long (seconds) is waited for by threads, for a while.
+SLOW = 0.02
+WARY = 5.0
 SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 INCOMING_SUFFIX: dict[Kind, str] = {"video": "", "thumbnail": ".jpg"}
 
@@ -37,6 +41,7 @@ class LocalBlobs:
         self._incoming = root / "incoming"
         self._objects = root / "objects"
         self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self._wary_until = 0.0
 
     @classmethod
     @asynccontextmanager
@@ -67,7 +72,7 @@ class LocalBlobs:
                 waiting += len(chunk)
                 if waiting >= PIECE or len(pieces) >= MOST_PIECES:
                     begin = (begun, size) if size - begun >= BEGUN else None
-                    await self._run(partial(_write, opened[0], pieces, begin))
+                    await self._take(opened[0], pieces, begin)
                     pieces, waiting, begun = [], 0, size if begin else begun
             await self._run(partial(_write_last, opened[0], pieces, (begun, size)))
         except BaseException:
@@ -153,14 +158,32 @@ class LocalBlobs:
             _sync_folder(self._objects)
             self._lasting.add(folder)
 
+    async def _take(self, descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int] | None) -> None:
+        """Here and now, for it goes to the page cache: a hop to a thread and back would cost more than the copy."""
+        started = time.monotonic()
+        if begin or started < self._wary_until:
+            await self._run(partial(_write, descriptor, pieces, begin))
+            return
+        with self._telling():
+            _write(descriptor, pieces, begin)
+        if (ended := time.monotonic()) - started > SLOW:
+            self._wary_until = ended + WARY
+
     async def _run(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._disk, work)
+        with self._telling():
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped: nothing is closed or removed under its hands.
+                await asyncio.wait([running])
+                raise
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What the disk says, in our words."""
         try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: nothing is closed or removed under its hands.
-            await asyncio.wait([running])
-            raise
+            yield
         except FileExistsError:
             raise Conflict("This upload has been stored already.", code="already_stored") from None
         except OSError as error:

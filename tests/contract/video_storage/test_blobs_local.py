@@ -1,10 +1,12 @@
 """What the folder promises beyond what every place for objects does: about a full disk, threads, and a power cut."""
 
 import asyncio
+import math
 import os
 import random
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,7 @@ async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing
     held = Held(getattr(holder, step))
     with monkeypatch.context() as slow:
         slow.setattr(holder, step, held)
+        slow.setattr(blobs, "_wary_until", math.inf)
         writing = asyncio.create_task(written_and_finished(blobs))
         await asyncio.to_thread(held.running.wait, 10)
         writing.cancel()
@@ -121,6 +124,41 @@ async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing
     await blobs.remove("film")
     assert everything() == {}
     assert await written_and_finished(blobs) == 1_000_000
+
+
+async def test_a_disk_that_lets_a_write_wait_is_waited_for_by_threads_for_a_while(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev, writers = os.writev, list[bool]()
+    seconds = iter([0.0, 0.05])
+
+    def watched(descriptor: int, pieces: Sequence[memoryview]) -> int:
+        writers.append(threading.current_thread() is threading.main_thread())
+        time.sleep(next(seconds, 0.0))
+        return writev(descriptor, pieces)
+
+    monkeypatch.setattr(os, "writev", watched)
+    monkeypatch.setattr(local_blobs, "WARY", 0.1)
+    await written_and_finished(blobs)
+    assert writers == [True, True, False, False], "the second was slow; and the end is a thread's in any case"
+    await asyncio.sleep(0.1)
+    await blobs.write("film2", pieces(CONTENT), 1_000_000)
+    assert writers[4:] == [True, True, True, False]
+
+
+async def test_what_the_disk_is_to_begin_with_is_written_by_a_thread(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fadvise, advisers = os.posix_fadvise, list[tuple[bool, int, int]]()
+
+    def watched(descriptor: int, start: int, length: int, advice: int) -> None:
+        advisers.append((threading.current_thread() is threading.main_thread(), start, length))
+        fadvise(descriptor, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", watched)
+    monkeypatch.setattr(local_blobs, "BEGUN", 500_000)
+    await blobs.write("film", pieces(CONTENT), 1_000_000)
+    assert advisers == [(False, 0, 524_288), (False, 524_288, 475_712)]
 
 
 async def test_an_object_is_on_the_disk_before_it_has_its_name(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
