@@ -5,9 +5,9 @@ import math
 import os
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,19 +129,19 @@ async def test_a_write_that_is_cancelled_waits_for_its_thread_and_leaves_nothing
 async def test_a_disk_that_lets_a_write_wait_is_waited_for_by_threads_for_a_while(
     blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writev, writers = os.writev, list[bool]()
-    seconds = iter([0.0, 0.05])
+    writev, writers, clock = os.writev, list[bool](), SimpleNamespace(now=1000.0)
+    seconds = iter([0.0, 2 * local_blobs.SLOW])
 
     def watched(descriptor: int, pieces: Sequence[memoryview]) -> int:
         writers.append(threading.current_thread() is threading.main_thread())
-        time.sleep(next(seconds, 0.0))
+        clock.now += next(seconds, 0.0)
         return writev(descriptor, pieces)
 
     monkeypatch.setattr(os, "writev", watched)
-    monkeypatch.setattr(local_blobs, "WARY", 0.1)
+    monkeypatch.setattr(local_blobs, "time", SimpleNamespace(monotonic=lambda: clock.now))
     await written_and_finished(blobs)
     assert writers == [True, True, False, False], "the second was slow; and the end is a thread's in any case"
-    await asyncio.sleep(0.1)
+    clock.now += local_blobs.WARY
     await blobs.write("film2", pieces(CONTENT), 1_000_000)
     assert writers[4:] == [True, True, True, False]
 
