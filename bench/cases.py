@@ -155,9 +155,7 @@ def uploads(at_once: int, each: int) -> Rounds:
         body, content_type = form(bench.film, "A film of the bench")
         video = bench.house.port("video")
         signed = {"Authorization": people[0].headers["Authorization"], "Content-Type": content_type}
-        asked = {
-            "ours": (video, [bench.house.upload(person, body, content_type) for person in owners]),
-        }
+        asked = {"ours": (video, [bench.house.upload(person, body, content_type) for person in owners])}
         for name, path in (("nginx PUT", "put"), ("nginx twice", "twice")):
             puts = [
                 wire.request("PUT", bench.nginx.port, f"/{path}/{number}.mp4", body=memoryview(bench.film))

@@ -159,13 +159,16 @@ class LocalBlobs:
             self._lasting.add(folder)
 
     async def _take(self, descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int] | None) -> None:
-        """Here and now, for it goes to the page cache: a hop to a thread and back would cost more than the copy."""
+        """Here and now, for it goes to the page cache: a hop to a thread and back would cost more than the copy.
+
+        What has to wait for the disk, or had to a moment ago, is left to a thread.
+        """
         started = time.monotonic()
         if begin or started < self._wary_until:
             await self._run(partial(_write, descriptor, pieces, begin))
             return
         with self._telling():
-            _write(descriptor, pieces, begin)
+            _write(descriptor, pieces, None)
         if (ended := time.monotonic()) - started > SLOW:
             self._wary_until = ended + WARY
 
