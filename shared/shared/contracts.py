@@ -104,10 +104,35 @@ class Reservation(Contract):
 
 
 class Grant(Contract):
+    """``granted`` is in bytes."""
+
     granted: int
 
 
-# ── video-service to storage-service: objects ──
+# ── video-service to storage-service: uploads and objects ──
+
+
+class UploadTarget(Contract):
+    """Where the bytes of one upload go, by Google's resumable protocol (PUT with Content-Range).
+
+    ``url`` is absolute, or a path at storage-service. It is a secret: its holder may write. ``file`` is the absolute
+    path of a file that takes the same bytes, if the caller runs on the same machine and can open it.
+    https://cloud.google.com/storage/docs/performing-resumable-uploads
+    """
+
+    url: Annotated[str, Field(repr=False)]
+    file: Annotated[str | None, Field(repr=False)] = None
+
+
+class UploadGrant(Grant):
+    target: UploadTarget
+
+
+class SentVideo(Contract):
+    """What was sent to a target: ``size`` in bytes, ``crc32c`` big-endian in base64, as Cloud Storage spells it."""
+
+    size: Annotated[int, Field(ge=1, le=2**53)]
+    crc32c: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{6}==$")]
 
 
 class StoredVideo(Contract):

@@ -16,10 +16,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
-from shared.contracts import Chunk
 from shared.errors import PeerRefused, Unavailable
-from shared.h1_transport import Http1Transport
-from shared.h2_transport import Http2Transport
 from shared.logs import traceparent
 
 log = logging.getLogger(__name__)
@@ -28,7 +25,6 @@ M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 5.0
-STALL_SECONDS = 45.0
 # Never the caller's fault: our token is not taken (different secrets?), or the peer's address is somebody else's.
 NOBODYS_STATUS = {401, 403, 405}
 NOBODYS_CODE = "not_found"
@@ -52,15 +48,6 @@ async def open_client(
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
     async with _Client(transport or AiohttpTransport(limits=limits), identity) as client:
-        yield client
-
-
-@asynccontextmanager
-async def open_body_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: Signer | None = None, *, http2: bool = False
-) -> AsyncIterator[httpx.AsyncClient]:
-    """One for large bodies; with ``http2`` to where HTTP/1 has a limit on them."""
-    async with _Client(transport or (Http2Transport() if http2 else Http1Transport()), identity) as client:
         yield client
 
 
@@ -108,8 +95,12 @@ class Peer:
         body: BaseModel | None = None,
         *,
         tries: int = 2,
+        seconds: float = READ_SECONDS,
     ) -> httpx.Response:
-        """One small call. Every internal call is keyed by what it is about, so repeating it is safe: one retry."""
+        """One small call. Every internal call is keyed by what it is about, so repeating it is safe: one retry.
+
+        ``seconds`` is how long the peer may take to answer.
+        """
         headers = self._headers()
         content = None
         if body is not None:
@@ -117,8 +108,14 @@ class Peer:
             content = body.model_dump_json().encode()
         for attempt in range(tries):
             try:
-                async with asyncio.timeout(READ_SECONDS):
-                    response = await self._client.request(method, self._url + path, headers=headers, content=content)
+                async with asyncio.timeout(seconds):
+                    response = await self._client.request(
+                        method,
+                        self._url + path,
+                        headers=headers,
+                        content=content,
+                        timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+                    )
             except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
                 if attempt + 1 < tries and not isinstance(error, TimeoutError | httpx.ReadTimeout):
                     continue
@@ -126,55 +123,17 @@ class Peer:
             return self._checked(response)
         raise AssertionError("unreachable")
 
-    async def ask(self, method: str, path: str, answer: type[M], body: BaseModel | None = None) -> M:
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        answer: type[M],
+        body: BaseModel | None = None,
+        *,
+        seconds: float = READ_SECONDS,
+    ) -> M:
         """``call``, and the answer as a model."""
-        return self._parsed(await self.call(method, path, body), answer)
-
-    async def send(self, path: str, chunks: AsyncIterator[Chunk], answer: type[M]) -> M:
-        """PUT a body of unknown length as it arrives; never repeated. The peer may be still for STALL_SECONDS at most.
-
-        An error that ``chunks`` raises rises from here as it is.
-        """
-        cause: Exception | None = None
-        answered = False
-
-        async def watched(deadline: asyncio.Timeout) -> AsyncIterator[Chunk]:
-            nonlocal cause
-            loop = asyncio.get_running_loop()
-            try:
-                deadline.reschedule(None)  # how long the source may take is the source's affair
-                async for chunk in chunks:
-                    if answered:  # refused in the middle: what is left need not be sent
-                        return
-                    deadline.reschedule(loop.time() + STALL_SECONDS)
-                    yield chunk
-                    deadline.reschedule(None)
-                deadline.reschedule(loop.time() + STALL_SECONDS)
-            except Exception as error:
-                cause = error
-                raise
-
-        try:
-            async with (
-                asyncio.timeout(STALL_SECONDS) as deadline,
-                self._client.stream(
-                    "PUT",
-                    self._url + path,
-                    headers=self._headers(),
-                    content=watched(deadline),  # type: ignore[arg-type]  # a view will do for our transports
-                    # The answer comes after the whole body: the deadline above watches both.
-                    timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-                ) as response,
-            ):
-                answered = True
-                await response.aread()
-        except Exception as error:
-            if cause is not None:
-                raise cause from None
-            if isinstance(error, httpx.HTTPError | aiohttp.ClientError | OSError):
-                raise self._unavailable(error) from error
-            raise
-        return self._parsed(self._checked(response), answer)
+        return self._parsed(await self.call(method, path, body, seconds=seconds), answer)
 
     async def state(self) -> str:
         """``ok``, or why not: a few words for ``/ready``."""

@@ -44,6 +44,7 @@ class Settings(ServiceSettings):
     storage_emulator_public_url: Url | None = None
     signed_url_seconds: Annotated[int, Field(ge=2, le=LONGEST_WINDOW)] = 900
     k_service: str | None = None  # Cloud Run's own, in every container there
+    offer_upload_files: bool = False
     accel_redirect: Annotated[str, AfterValidator(_location)] | None = None
 
     @model_validator(mode="after")

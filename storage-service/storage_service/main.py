@@ -16,6 +16,8 @@ from shared.media_url import MediaUrls
 from shared.settings import load
 from storage_service import routes
 from storage_service.blobs import open_blobs
+from storage_service.blobs.capability import UploadUrls
+from storage_service.blobs.local import LocalBlobs
 from storage_service.config import Settings
 from storage_service.inspection import Inspector
 from storage_service.metering import StreamMeter
@@ -23,6 +25,7 @@ from storage_service.open_files import OpenFiles
 from storage_service.peers import Catalogue, Usage
 from storage_service.service import StorageService
 from storage_service.store import open_store
+from storage_service.targets import UploadTargets
 
 
 def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
@@ -57,6 +60,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.storage = storage
             app.state.sweep = web.one_at_a_time(storage.sweep)
             app.state.blobs = blobs
+            app.state.targets = UploadTargets(blobs, UploadUrls(settings)) if isinstance(blobs, LocalBlobs) else None
             app.state.media_urls = MediaUrls(settings)
             # A browser may keep where it was sent for a part of the time that the URL lives at least.
             app.state.redirect_seconds = settings.signed_url_seconds // 2
@@ -82,9 +86,10 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
         app,
         routes.public,
         routes.media,
+        routes.targets,
         routes.internal,
         web.sweep_route(),
         web.status_routes("storage-service", lambda request: request.app.state.checks),
     )
-    web.install(app, settings, streams=["/internal/objects/"])
+    web.install(app, settings, streams=["/uploads/"])
     return app

@@ -1,14 +1,12 @@
 """The routes of storage-service: HTTP in, HTTP out."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.requests import ClientDisconnect
 
 from shared.auth import CurrentUser, Service
-from shared.contracts import Filename, Filenames, Grant, Reservation, StoredVideo, is_filename
-from shared.errors import RESPONSES, BadRequest, NotFound
+from shared.contracts import Filename, Filenames, Reservation, SentVideo, StoredVideo, UploadGrant, is_filename
+from shared.errors import RESPONSES, NotFound
 from shared.media_url import MediaUrls
 from shared.routing import Route
 from shared.settings import MIB
@@ -19,6 +17,7 @@ from storage_service.metering import StreamMeter
 from storage_service.models import StorageUsage
 from storage_service.service import StorageService
 from storage_service.store import StoredObject
+from storage_service.targets import UploadTargets
 from storage_service.verdict import CONTENT_TYPES
 
 MEDIA_CACHE_SECONDS = 3600
@@ -33,6 +32,7 @@ Storage = Annotated[StorageService, Depends(_storage)]
 
 public = APIRouter(prefix="/api/storage", tags=["storage"], responses=RESPONSES, route_class=Route)
 media = APIRouter(prefix="/media", tags=["media"], responses=RESPONSES, route_class=Route)
+targets = APIRouter(prefix="/uploads", include_in_schema=False, route_class=Route)
 internal = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
 
@@ -79,9 +79,9 @@ async def _deliver(capability: str, filename: str, kind: Kind, request: Request,
         raise NotFound("There is nothing at this address.")
     grant = urls.open(capability, filename)
     found = await storage.find(filename)
-    assert found.content_type is not None
+    assert found.video is not None
     headers = {
-        "Content-Type": found.content_type if kind == "video" else "image/jpeg",
+        "Content-Type": found.video.content_type if kind == "video" else "image/jpeg",
         "Cache-Control": f"private, max-age={MEDIA_CACHE_SECONDS}",
         "Content-Disposition": "inline",
         "X-Content-Type-Options": "nosniff",
@@ -132,28 +132,28 @@ def _asked(request: Request, found: StoredObject) -> int:
 
     His conditions are about what the bucket has given him, and for the bucket to judge.
     """
-    assert found.size is not None
+    assert found.video is not None
     span = {"range": request.headers["range"]} if "range" in request.headers else {}
-    part = ranges.select(span, size=found.size, etag="", modified=found.created_at, is_get=True)
+    part = ranges.select(span, size=found.video.size, etag="", modified=found.created_at, is_get=True)
     return part.stop - part.start
 
 
+@targets.put("/{capability}/{filename}")
+async def take_piece(capability: str, filename: str, request: Request) -> Response:
+    target: UploadTargets | None = request.app.state.targets
+    if target is None:
+        raise NotFound("There is nothing at this address.")
+    return await target.answer(capability, filename, request)
+
+
 @internal.post("/reservations/{filename}")
-async def reserve(filename: Filename, body: Reservation, storage: Storage, _: Service) -> Grant:
-    return Grant(granted=await storage.reserve(filename, body.user_id, body.least, body.most))
+async def reserve(filename: Filename, body: Reservation, storage: Storage, _: Service) -> UploadGrant:
+    return await storage.reserve(filename, body.user_id, body.least, body.most)
 
 
-@internal.put("/objects/{filename}")
-async def receive(filename: Filename, request: Request, storage: Storage, _: Service) -> StoredVideo:
-    return await storage.receive(filename, _body(request))
-
-
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in request.stream():
-            yield chunk
-    except ClientDisconnect:
-        raise BadRequest("The upload was cut off.", code="cut_off") from None
+@internal.post("/objects/{filename}/finish")
+async def finish(filename: Filename, body: SentVideo, storage: Storage, _: Service) -> StoredVideo:
+    return await storage.finish(filename, body)
 
 
 @internal.post("/keep", status_code=204)

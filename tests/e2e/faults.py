@@ -1,6 +1,6 @@
 """Faults between services: a proxy in front of each, where a test may strike at a certain call.
 
-    strike = faults.at("storage", "PUT", "/internal/objects/", "within", services["video"].kill)
+    strike = faults.at("storage", "PUT", "/uploads/", "within", services["video"].kill)
     … upload …
     assert strike.happened
 

@@ -7,7 +7,7 @@ service had promised must be true, and the same user can upload.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,7 +43,8 @@ class Call:
 LOCK = Call("video", "user", "PUT", "/internal/users/[^/]+/upload-lock", "lock")
 RESERVE_STORAGE = Call("video", "storage", "POST", "/internal/reservations/", "reserve-storage")
 RESERVE_DAY = Call("video", "usage", "POST", "/internal/reservations/", "reserve-day")
-PUT = Call("video", "storage", "PUT", "/internal/objects/", "put")
+SEND = Call("video", "storage", "PUT", "/uploads/", "send")
+FINISH = Call("video", "storage", "POST", "/internal/objects/[^/]+/finish", "finish")
 KEEP = Call("video", "storage", "POST", "/internal/keep", "keep")
 COUNT = Call("video", "usage", "PUT", "/internal/uploads/", "count")
 UNLOCK = Call("video", "user", "DELETE", "/internal/users/[^/]+/upload-lock/", "unlock")
@@ -52,7 +53,7 @@ COUNT_DELETION = Call("video", "usage", "POST", "/internal/deletions", "count-de
 RELEASE_DAY = Call("video", "usage", "DELETE", "/internal/reservations/", "release-day")
 ASK = Call("storage", "video", "POST", "/internal/videos/[^/]+/settle", "ask")
 
-UPLOAD = [LOCK, RESERVE_STORAGE, RESERVE_DAY, PUT, KEEP, COUNT, UNLOCK]
+UPLOAD = [LOCK, RESERVE_STORAGE, RESERVE_DAY, FINISH, KEEP, COUNT, UNLOCK]
 DELETION = [REMOVE, COUNT_DELETION]
 REFUSAL = [REMOVE, RELEASE_DAY]
 RENEWALS = [replace(call, nth=2) for call in (LOCK, RESERVE_STORAGE, RESERVE_DAY)]
@@ -122,11 +123,27 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def houses(new_engine: Callable[[], Engine | None]) -> Iterator[list[Services]]:
-    """Two sets: in the one the caller of a call dies, and at the same time in the other the callee."""
+    """Two sets: in the one the caller of a call dies, and at the same time in the other the callee.
+
+    The bytes go to a file of storage-service, or to the bucket.
+    """
+    with two_sets(new_engine, OFFER_UPLOAD_FILES=True) as sets:
+        yield sets
+
+
+@pytest.fixture(scope="module")
+def houses_over_http() -> Iterator[list[Services]]:
+    """The same, where the bytes go to storage-service over HTTP."""
+    with two_sets(lambda: None) as sets:
+        yield sets
+
+
+@contextmanager
+def two_sets(new_engine: Callable[[], Engine | None], **settings: object) -> Iterator[list[Services]]:
     leases = {"RESERVATION_SECONDS": 1, "UPLOAD_LOCK_SECONDS": 1, "RENEW_SECONDS": 0.2}
     with (
-        running(new_engine(), faulty=True, **leases) as one,
-        running(new_engine(), faulty=True, **leases) as other,
+        running(new_engine(), faulty=True, **leases, **settings) as one,
+        running(new_engine(), faulty=True, **leases, **settings) as other,
     ):
         yield [one, other]
         assert audit(one) == []
@@ -140,11 +157,12 @@ Play = Callable[[Scene], None]
 def whoever_dies(houses: list[Services], film: bytes) -> Callable[[Call, Play], None]:
     """Plays it with the death of the caller and with the death of the callee."""
 
-    def play(call: Call, act: Play) -> None:
-        scenes = [scene(house, film, victim) for house, victim in zip(houses, call.ends, strict=True)]
-        at_once([partial(act, scene) for scene in scenes])
+    return lambda call, act: play_with_both_deaths(houses, film, call, act)
 
-    return play
+
+def play_with_both_deaths(houses: list[Services], film: bytes, call: Call, act: Play) -> None:
+    scenes = [scene(house, film, victim) for house, victim in zip(houses, call.ends, strict=True)]
+    at_once([partial(act, scene) for scene in scenes])
 
 
 def scene(services: Services, film: bytes, victim: str = "") -> Scene:
@@ -168,17 +186,43 @@ def test_these_are_all_the_calls_between_services(houses: list[Services], film: 
     assert quiet.person.delete_all().status_code == 200
     expect(*DELETION)
     assert quiet.person.upload(b"no video").status_code == 415
-    expect(LOCK, RESERVE_STORAGE, RESERVE_DAY, PUT, *REFUSAL, UNLOCK)
+    expect(LOCK, RESERVE_STORAGE, RESERVE_DAY, FINISH, *REFUSAL, UNLOCK)
 
 
-@pytest.mark.parametrize(("call", "moment"), [*steps(UPLOAD), *steps([PUT], ["within"])])
+@pytest.mark.parametrize(("call", "moment"), steps(UPLOAD))
 def test_during_an_upload(call: Call, moment: Moment, whoever_dies: Callable[[Call, Play], None]) -> None:
+    whoever_dies(call, partial(killed_in_an_upload, call, moment))
+
+
+@pytest.mark.parametrize(("call", "moment"), steps([SEND], ["before", "within", "after"]))
+def test_while_the_bytes_go_to_storage_over_http(
+    call: Call, moment: Moment, houses_over_http: list[Services], film: bytes
+) -> None:
+    play_with_both_deaths(houses_over_http, film, call, partial(killed_in_an_upload, call, moment))
+
+
+def killed_in_an_upload(call: Call, moment: Moment, scene: Scene) -> None:
+    answer = scene.kill(call, moment, scene.upload)
+    assert answer is None or answer.status_code in (200, 503), answer.text
+    scene.all_is_well(answer)
+
+
+def test_while_half_of_the_body_has_arrived(whoever_dies: Callable[[Call, Play], None]) -> None:
     def play(scene: Scene) -> None:
-        answer = scene.kill(call, moment, scene.upload)
-        assert answer is None or answer.status_code in (200, 503), answer.text
+        service = scene.services[scene.victim]
+
+        def killed_and_started() -> None:
+            service.kill()
+            service.start()
+
+        answer = None
+        with suppress(httpx.TransportError):
+            answer = scene.person.upload(scene.film, "the one", halfway=killed_and_started)
+        # 409: the reservation ran out while storage-service was down.
+        assert answer is None or answer.status_code in (200, 409, 503), answer.text
         scene.all_is_well(answer)
 
-    whoever_dies(call, play)
+    whoever_dies(FINISH, play)
 
 
 @pytest.mark.parametrize(("call", "moment"), steps(RENEWALS))
@@ -217,13 +261,13 @@ def test_during_a_deletion(call: Call, moment: Moment, whoever_dies: Callable[[C
     whoever_dies(call, play)
 
 
-@pytest.mark.parametrize(("left", "wanted"), [(PUT, False), (KEEP, True)], ids=["unwanted", "wanted"])
+@pytest.mark.parametrize(("left", "wanted"), [(FINISH, False), (KEEP, True)], ids=["unwanted", "wanted"])
 @pytest.mark.parametrize(("call", "moment"), steps([ASK]))
 def test_while_storage_asks_about_an_object_that_nobody_kept(
     call: Call, moment: Moment, left: Call, wanted: bool, whoever_dies: Callable[[Call, Play], None]
 ) -> None:
     def play(scene: Scene) -> None:
-        replace(scene, victim="video").kill(left, "after" if left is PUT else "before", scene.upload)
+        replace(scene, victim="video").kill(left, "after" if left is FINISH else "before", scene.upload)
         scene.services.let_leases_run_out()
         scene.kill(call, moment, lambda: scene.services.sweep_one("storage"))
         assert scene.titles() == (["the one"] if wanted else [])

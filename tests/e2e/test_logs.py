@@ -122,7 +122,8 @@ def test_the_trace_of_the_caller_is_in_the_lines_of_all_who_worked_for_it(servic
     }
     assert routes("storage") == {
         "/internal/reservations/{filename}",
-        "/internal/objects/{filename}",
+        "/uploads/{capability}/{filename}",
+        "/internal/objects/{filename}/finish",
         "/internal/keep",
     }
     assert routes("usage") == {"/internal/reservations/{upload_id}", "/internal/uploads/{upload_id}"}

@@ -1,7 +1,7 @@
 """video-service: the catalogue of videos, and the upload that fills it."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import httpx
 from fastapi import FastAPI
@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from shared import memory, web
 from shared.audit import AuditLog
 from shared.auth import Tokens
-from shared.http import Peer, open_body_client, open_client
+from shared.disk import Disk
+from shared.http import Peer, open_client
 from shared.identity import open_identity
 from shared.media_url import MediaUrls
 from shared.settings import load
@@ -19,6 +20,7 @@ from video_service.outbox import Outbox
 from video_service.peers import Storage, Usage, Users
 from video_service.service import VideoService
 from video_service.store import open_store
+from video_service.target import Targets, open_target_client
 from video_service.upload import Uploads
 
 
@@ -36,14 +38,14 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.identity = identity
             client = await stack.enter_async_context(open_client(transport, identity))
             user_service = Peer(client, "user-service", settings.user_service_url, tokens.for_service)
-            bodies = await stack.enter_async_context(open_body_client(transport, identity, http2=settings.http2))
+            disk = stack.enter_context(closing(Disk(settings.data_dir)))
+            pieces = await stack.enter_async_context(open_target_client(transport))
             storage_service = Peer(client, "storage-service", settings.storage_service_url, tokens.for_service)
             usage_service = Peer(client, "usage-service", settings.usage_service_url, tokens.for_service)
             logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
             audit = await stack.enter_async_context(AuditLog(logging_service))
-            storage_bodies = Peer(bodies, "storage-service", settings.storage_service_url, tokens.for_service)
             users, usage = Users(user_service), Usage(usage_service)
-            storage = Storage(storage_service, storage_bodies)
+            storage = Storage(storage_service, Targets(pieces, settings.storage_service_url, disk))
             outbox = Outbox(store, users, storage, usage)
             videos = VideoService(store, outbox, storage, audit)
             app.state.videos = videos
@@ -66,7 +68,7 @@ def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTrans
             app.state.checks = {
                 "database": lambda: web.answers(store.ping()),
                 "user-service": user_service.state,
-                "storage-service": storage_bodies.state,  # where HTTP2 is set, it must be so there as well
+                "storage-service": storage_service.state,
                 "usage-service": usage_service.state,
                 "logging-service": logging_service.state,
             }

@@ -3,8 +3,24 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 
-from shared.contracts import Chunk, Deletions, Filenames, Grant, Reservation, StoredVideo, UploadDone, UploadLock
+from shared.contracts import (
+    Chunk,
+    Deletions,
+    Filenames,
+    Grant,
+    Reservation,
+    SentVideo,
+    StoredVideo,
+    UploadDone,
+    UploadGrant,
+    UploadLock,
+    UploadTarget,
+)
 from shared.http import Peer
+from video_service.target import Targets
+
+# An inspection may have to wait for others, and takes up to 15 s; in a bucket each range is a call.
+FINISH_SECONDS = 60.0
 
 
 class Users:
@@ -22,23 +38,25 @@ class Users:
 
 
 class Storage:
-    """storage-service, which has the bytes and the storage quota.
+    """storage-service, which has the bytes and the storage quota; they go to it, or to its bucket, by ``targets``."""
 
-    ``bodies`` is the same over connections of its own: an upload holds one for as long as it takes, and however many
-    run, no small call waits for them.
-    """
-
-    def __init__(self, peer: Peer, bodies: Peer) -> None:
+    def __init__(self, peer: Peer, targets: Targets) -> None:
         self._peer = peer
-        self._bodies = bodies
+        self._targets = targets
 
-    async def reserve(self, upload_id: str, reservation: Reservation) -> int:
-        """The bytes granted; raises ``PeerRefused`` (413) if the least does not fit. Repeated, it renews."""
-        return (await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)).granted
+    async def reserve(self, upload_id: str, reservation: Reservation) -> UploadGrant:
+        """The bytes granted and a target for them; raises ``PeerRefused`` (413) if the least does not fit. Repeated, it
+        renews.
+        """
+        return await self._peer.ask("POST", f"/internal/reservations/{upload_id}", UploadGrant, reservation)
 
-    async def put(self, upload_id: str, chunks: AsyncIterator[Chunk]) -> StoredVideo:
-        """Stream the video into its reservation; raises ``PeerRefused`` (415) if it is not a video."""
-        return await self._bodies.send(f"/internal/objects/{upload_id}", chunks, StoredVideo)
+    async def send(self, target: UploadTarget, chunks: AsyncIterator[Chunk]) -> SentVideo:
+        return await self._targets.send(target, chunks)
+
+    async def finish(self, upload_id: str, sent: SentVideo) -> StoredVideo:
+        """Have what was sent checked, inspected and stored; raises ``PeerRefused`` (415) if it is not a video."""
+        path = f"/internal/objects/{upload_id}/finish"
+        return await self._peer.ask("POST", path, StoredVideo, sent, seconds=FINISH_SECONDS)
 
     async def keep(self, filenames: Sequence[str]) -> None:
         await self._peer.call("POST", "/internal/keep", Filenames(filenames=list(filenames)))
@@ -58,9 +76,9 @@ class Usage:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
-    async def reserve(self, upload_id: str, reservation: Reservation) -> int:
-        """The bytes granted; raises ``PeerRefused`` (429) if the least does not fit. Repeated, it renews."""
-        return (await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)).granted
+    async def reserve(self, upload_id: str, reservation: Reservation) -> Grant:
+        """Raises ``PeerRefused`` (429) if the least does not fit. Repeated, it renews."""
+        return await self._peer.ask("POST", f"/internal/reservations/{upload_id}", Grant, reservation)
 
     async def release(self, upload_id: str) -> None:
         await self._peer.call("DELETE", f"/internal/reservations/{upload_id}")

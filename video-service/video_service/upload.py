@@ -1,4 +1,4 @@
-"""An upload, step by step: lock, reserve, stream, inspect, enter, keep. Whatever fails, what was taken is given back.
+"""An upload, step by step: lock, reserve, send, finish, add to the catalogue. After a failure everything is given back.
 
 The upload's id is the video's filename, and every call to a peer is keyed by it. What cannot be given back because
 somebody died is a lease that runs out: the lock, both reservations, and an object that storage-service then asks about.
@@ -9,12 +9,12 @@ import logging
 import secrets
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 from shared.auth import User
 from shared.clock import Clock, utc_now
-from shared.contracts import Chunk, Reservation, StoredVideo
+from shared.contracts import Chunk, Grant, Reservation, SentVideo, StoredVideo, UploadGrant, UploadTarget
 from shared.errors import (
     Conflict,
     Invalid,
@@ -28,7 +28,7 @@ from shared.errors import (
 from shared.settings import MIB
 from video_service import outbox
 from video_service.outbox import Outbox
-from video_service.store import Store, Video
+from video_service.store import Owed, Store, Video
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +51,13 @@ class Users(Protocol):
 
 
 class Storage(Protocol):
-    async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
-    async def put(self, upload_id: str, chunks: AsyncIterator[Chunk]) -> StoredVideo: ...
+    async def reserve(self, upload_id: str, reservation: Reservation) -> UploadGrant: ...
+    async def send(self, target: UploadTarget, chunks: AsyncIterator[Chunk]) -> SentVideo: ...
+    async def finish(self, upload_id: str, sent: SentVideo) -> StoredVideo: ...
 
 
 class Usage(Protocol):
-    async def reserve(self, upload_id: str, reservation: Reservation) -> int: ...
+    async def reserve(self, upload_id: str, reservation: Reservation) -> Grant: ...
 
 
 class Recorder(Protocol):
@@ -101,35 +102,34 @@ class Uploads:
         """
         reservation = self._reservation(user, declared)
         upload_id = secrets.token_urlsafe(16)
-        async with AsyncExitStack() as undo:
-            undo.enter_context(self._counted_as_running())
-            locked = await undo.enter_async_context(AsyncExitStack())
-            await self._lock(user, upload_id, locked)
-            reserved = await undo.enter_async_context(AsyncExitStack())
-            ceiling = await self._reserve(upload_id, reservation, reserved)
-            async with self._renewing(user, upload_id, reservation):
-                stored = await self._storage.put(upload_id, self._measured(form, ceiling))
-                await form.finish()
-            video = Video(
-                id=uuid.uuid4(),
-                user_id=user.id,
-                filename=upload_id,
-                title=valid_title(form.fields.get("title")),
-                uploaded_at=self._clock(),
-                size=stored.size,
-                duration=stored.duration,
-                width=stored.width,
-                height=stored.height,
-            )
-            # From here on the row may exist, even if the database's answer is lost. Only storage-service, which asks
-            # the catalogue, may still give the object back.
-            given_back = reserved.pop_all()
-            owed = outbox.for_upload(upload_id, user.id, video.size, video.uploaded_at)
-            if not await self._store.add(video, owed, self._outbox.lease()):
-                await given_back.aclose()
-                raise Conflict("This upload took too long and was given up; please start it again.", code="upload_gone")
-            locked.pop_all()  # the lock is given back with what is owed
-            await self._outbox.send(owed)
+        taken: list[Owed] = []  # what gives it back, if the upload fails
+        with self._counted_as_running():
+            try:
+                taken.append(outbox.unlock(user.id, upload_id))
+                await self._lock(user, upload_id)
+                taken += [outbox.release_day(upload_id), outbox.release_storage(upload_id)]
+                target, ceiling = await self._reserve(upload_id, reservation)
+                async with self._renewing(user, upload_id, reservation):
+                    sent = await self._storage.send(target, self._measured(form, ceiling))
+                    await form.finish()
+                    title = valid_title(form.fields.get("title"))
+                    stored = await self._storage.finish(upload_id, sent)
+                video = self._video(user, upload_id, title, stored)
+                messages = outbox.for_upload(upload_id, user.id, video.size, video.uploaded_at)
+                # From here on the row may exist, even if the database's answer is lost. Only storage-service, which
+                # asks the catalogue, may still give the object back.
+                reserved, taken = taken[1:], taken[:1]
+                if not await self._store.add(video, messages, self._outbox.lease()):
+                    taken += reserved
+                    raise Conflict(
+                        "This upload took too long and was given up; please start it again.", code="upload_gone"
+                    )
+                taken = []  # the lock is given back by a message
+                await self._outbox.send(messages)
+            except BaseException:
+                for message in reversed(taken):
+                    await self._outbox.give_back(message)
+                raise
         self._audit.record(user.id, "UPLOAD_VIDEO", f"Uploaded {video.title} ({video.size / MIB:.2f} MB)", UPLOADS)
         return video
 
@@ -157,8 +157,20 @@ class Uploads:
         most = max(1, min(declared, self._max_bytes))
         return Reservation(user_id=user.id, least=max(1, min(declared - self._overhead, most)), most=most)
 
-    async def _lock(self, user: User, upload_id: str, undo: AsyncExitStack) -> None:
-        undo.push_async_callback(self._outbox.give_back, outbox.unlock(user.id, upload_id))
+    def _video(self, user: User, upload_id: str, title: str, stored: StoredVideo) -> Video:
+        return Video(
+            id=uuid.uuid4(),
+            user_id=user.id,
+            filename=upload_id,
+            title=title,
+            uploaded_at=self._clock(),
+            size=stored.size,
+            duration=stored.duration,
+            width=stored.width,
+            height=stored.height,
+        )
+
+    async def _lock(self, user: User, upload_id: str) -> None:
         try:
             await self._users.lock_upload(user.id, upload_id)
         except Unavailable:
@@ -168,12 +180,8 @@ class Uploads:
                 raise Unauthorized("Your account does not exist any more.", code="no_such_user") from None
             raise
 
-    async def _reserve(
-        self, upload_id: str, reservation: Reservation, undo: AsyncExitStack
-    ) -> tuple[int, ServiceError]:
-        """Both reservations; how many bytes may come, and what to say at the first one too many."""
-        undo.push_async_callback(self._outbox.give_back, outbox.release_storage(upload_id))
-        undo.push_async_callback(self._outbox.give_back, outbox.release_day(upload_id))
+    async def _reserve(self, upload_id: str, reservation: Reservation) -> tuple[UploadTarget, tuple[int, ServiceError]]:
+        """Both reservations: the target, how many bytes may come, and what to say at the first one too many."""
         # Both at once, and both to their end: what is given back must not overtake what is still being asked for.
         storage, day = await asyncio.gather(
             self._storage.reserve(upload_id, reservation),
@@ -188,7 +196,7 @@ class Uploads:
         )
         ceilings: list[tuple[int, ServiceError]] = [
             (self._max_bytes, self._over_upload_limit()),
-            (storage, storage_full),
+            (storage.granted, storage_full),
         ]
         if isinstance(day, Unavailable):
             log.warning("no reservation of today's bandwidth: usage-service does not answer")
@@ -198,9 +206,9 @@ class Uploads:
             day_full = LimitReached(
                 "Exceeding daily bandwidth limit: this video does not fit in what is left of today.", code="daily_limit"
             )
-            ceilings.append((day, day_full))
+            ceilings.append((day.granted, day_full))
         # The lowest ceiling; where two are equal, the first one named.
-        return min(ceilings, key=lambda ceiling: ceiling[0])
+        return storage.target, min(ceilings, key=lambda ceiling: ceiling[0])
 
     async def _measured(self, form: Form, ceiling: tuple[int, ServiceError]) -> AsyncIterator[Chunk]:
         """The video's bytes, up to the ceiling; at least one."""

@@ -1,13 +1,15 @@
 """Where the bytes are: what a place for objects promises, and the choice of one.
 
-An object is written once under a filename that is never used again, and read or removed after that, never changed.
+An object arrives at an upload target, becomes readable when it is finished, and is read or removed after that, never
+changed. Its filename is never used again.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from shared.contracts import SentVideo, UploadTarget
 from storage_service.config import Settings
 
 Kind = Literal["video", "thumbnail"]
@@ -24,23 +26,39 @@ class Remote(Protocol):
         ...
 
 
+class OpenTarget(NamedTuple):
+    """``session`` is what has to be remembered to cancel the target, for example a bucket's session; None: nothing."""
+
+    target: UploadTarget
+    session: str | None
+
+
 class Blobs(Protocol):
     """Every method may raise ``Unavailable`` when the disk or the bucket does not take or give bytes."""
 
-    async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
-        """Take a video as it arrives, in constant memory; its size in bytes.
+    async def open_target(self, filename: str, granted: int, session: str | None) -> OpenTarget:
+        """A target for an upload of ``granted`` bytes at most; ``session`` is that of the same upload, if it has one.
 
-        It is complete when this returns, and for inspection only. Raises ``TooLarge`` at the first byte over
-        ``limit``, ``Conflict`` if the filename is being written or was, or was removed meanwhile; after any failure
-        nothing of it is left.
+        Repeated, it leads to the same bytes. Raises ``Conflict`` if the upload is finished.
+        """
+        ...
+
+    async def cancel(self, session: str) -> None:
+        """End a session that was opened and is not used; failing leaves one that ends by itself."""
+        ...
+
+    async def arrived(self, filename: str) -> SentVideo | None:
+        """Size and checksum of all that has arrived at the target; None if there is nothing, or no end yet.
+
+        The target takes no more bytes after this.
         """
         ...
 
     def source(self, filename: str, size: int) -> Path | Remote:
-        """A video of ``size`` bytes that was written just now, to be inspected."""
+        """A video of ``size`` bytes that has arrived, to be inspected."""
         ...
 
-    async def finish(self, filename: str, jpeg: bytes) -> None:
+    async def finish(self, filename: str, size: int, jpeg: bytes) -> None:
         """Give the video its thumbnail, and both to viewers: when this returns they are there, and on the disk.
 
         May raise ``Conflict`` if the video was removed meanwhile. After any failure ``remove`` what there is.
@@ -55,8 +73,8 @@ class Blobs(Protocol):
         """
         ...
 
-    async def remove(self, filename: str) -> None:
-        """Remove whatever there is of an object, finished or not; nothing there is fine."""
+    async def remove(self, filename: str, session: str | None) -> None:
+        """Remove whatever there is of an object, finished or not, and its target; nothing there is fine."""
         ...
 
     async def ping(self) -> None: ...
@@ -73,4 +91,4 @@ def open_blobs(
         return GcsBlobs.open(settings)
     from storage_service.blobs.local import LocalBlobs  # noqa: PLC0415
 
-    return LocalBlobs.open(settings.data_dir, removed)
+    return LocalBlobs.open(settings, removed)

@@ -34,6 +34,7 @@ SECONDS = 5.0
 class Account:
     client: Client
     urls: SignedUrls | PlainUrls
+    http: requests.Session  # for calls that carry their own right
 
 
 @asynccontextmanager
@@ -60,7 +61,7 @@ async def open_account(settings: Settings) -> AsyncIterator[Account]:
             client_options={"api_endpoint": endpoint},
         )
         stack.callback(client.close)
-        yield Account(client, urls)
+        yield Account(client, urls, session)
 
 
 def _credentials(settings: Settings) -> Any:

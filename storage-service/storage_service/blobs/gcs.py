@@ -1,36 +1,30 @@
 """Objects in a bucket of Google Cloud Storage: ``videos/`` and ``thumbnails/``.
 
-A video is fed into a resumable session as it arrives (session.py). It appears with its last byte, and only where
-nothing is yet: ``if_generation_match=0``. Viewers fetch it by signed URLs (signing.py). For everything else there is
-Google's library, which blocks: it runs in threads, with limits of time on each call and on what it tries again.
+An upload's target is a resumable session of the bucket: its bytes never pass this service. The video appears with its
+last byte, and only where nothing is yet: ``if_generation_match=0``. Viewers fetch it by signed URLs (signing.py).
+Google's library blocks: it runs in threads, with limits of time on each call and on its retries.
 """
 
 import asyncio
-import base64
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
 
-import google_crc32c
-import httpx
 import requests
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, PreconditionFailed
 from google.api_core.exceptions import NotFound as Missing
 from google.auth.exceptions import GoogleAuthError
-from google.cloud.storage import Client  # type: ignore[import-untyped]
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse  # type: ignore[import-untyped]
 from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
 
-from shared.contracts import is_filename
-from shared.errors import Conflict, NotFound, ServiceError, TooLarge
-from storage_service.blobs import Kind, Method
-from storage_service.blobs.account import open_account
-from storage_service.blobs.session import CHUNK, Session, Stored, away, open_sessions
-from storage_service.blobs.signing import PlainUrls, SignedUrls
+from shared.contracts import SentVideo, UploadTarget, is_filename
+from shared.errors import Conflict, NotFound, Unavailable
+from storage_service.blobs import Kind, Method, OpenTarget
+from storage_service.blobs.account import Account, open_account
+from storage_service.blobs.signing import bucket_unavailable
 from storage_service.config import Settings
 
 T = TypeVar("T")
@@ -42,63 +36,66 @@ TIMEOUT = (2.0, 5.0)
 RETRY = DEFAULT_RETRY.with_timeout(4.0).with_delay(initial=0.2, maximum=1.0)
 PATIENT = {"timeout": TIMEOUT, "retry": RETRY}
 PING = {"timeout": (0.7, 1.0), "retry": None}
+# A session that will take nothing more: 499 is Google's answer to a cancellation, 404 and 410 say that it had ended.
+ENDED = {200, 204, 404, 410, 499}
 # A viewer's browser may keep it, nobody on the way; as deliveries from a folder have it.
 CACHE_CONTROL = "private, max-age=3600"
 
 
 class GcsBlobs:
-    def __init__(self, client: Client, sessions: httpx.AsyncClient, bucket: str, urls: SignedUrls | PlainUrls) -> None:
-        self._bucket = client.bucket(bucket)
-        self._sessions = sessions
-        self._urls = urls
+    def __init__(self, account: Account, bucket: str) -> None:
+        self._bucket = account.client.bucket(bucket)
+        self._urls = account.urls
+        self._http = account.http
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bucket")
-        self._arriving: set[str] = set()
-        self._given_up: set[str] = set()
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         assert settings.gcs_bucket is not None
-        async with open_account(settings) as account, open_sessions() as sessions:
-            blobs = cls(account.client, sessions, settings.gcs_bucket, account.urls)
+        async with open_account(settings) as account:
+            blobs = cls(account, settings.gcs_bucket)
             try:
                 yield blobs
             finally:
                 blobs._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
-        blob = self._blob(filename, "video")
-        blob.metadata = {"upload": secrets.token_hex(16)}  # by which it is known to be ours
-        if filename in self._arriving:
-            raise Conflict("This upload is being stored already.", code="already_stored")
-        self._arriving.add(filename)
-        try:
-            session = await self._session(blob)
-            try:
-                return await self._receive(filename, blob, session, chunks, limit)
-            except BaseException:
-                await session.cancel()
-                if session.may_exist:
-                    await self._remove_own(blob)
-                raise
-        finally:
-            self._arriving.discard(filename)
-            self._given_up.discard(filename)
+    async def open_target(self, filename: str, granted: int, session: str | None) -> OpenTarget:
+        if session is None:
+            # Without a type of its own: inspection finds the type, and the signed URL says it. The object appears with
+            # its last byte, and only where none is yet.
+            begin = partial(
+                self._blob(filename, "video").create_resumable_upload_session,
+                content_type="",
+                checksum=None,
+                if_generation_match=0,
+            )
+            session = str(await self._run(partial(begin, **PATIENT)))
+        return OpenTarget(UploadTarget(url=session), session)
+
+    async def cancel(self, session: str) -> None:
+        with contextlib.suppress(Unavailable):  # it has been logged; the bucket ends a session after a week
+            await self._run(partial(self._cancel, session))
+
+    async def arrived(self, filename: str) -> SentVideo | None:
+        found = await self._run(partial(self._bucket.get_blob, _key(filename, "video"), **PATIENT))
+        return SentVideo(size=int(found.size), crc32c=str(found.crc32c)) if found and found.size else None
 
     def source(self, filename: str, size: int) -> "Video":
         return Video(size, self._blob(filename, "video"), self._run)
 
-    async def finish(self, filename: str, jpeg: bytes) -> None:
+    async def finish(self, filename: str, size: int, jpeg: bytes) -> None:
         blob = self._blob(filename, "thumbnail")
         await self._run(partial(blob.upload_from_string, jpeg, content_type="image/jpeg", **PATIENT))
 
     async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> str:
         return await self._urls.url(_key(filename, kind), content_type, method)
 
-    async def remove(self, filename: str) -> None:
+    async def remove(self, filename: str, session: str | None) -> None:
         blobs = [self._blob(filename, kind) for kind in KEYS]
-        if filename in self._arriving:
-            self._given_up.add(filename)
+        if session is not None:
+            # First: after it nothing can appear any more.
+            await self._run(partial(self._cancel, session))
         removing = [self._run(partial(_delete, blob)) for blob in blobs]
         for failure in await asyncio.gather(*removing, return_exceptions=True):
             if failure is not None:
@@ -113,55 +110,11 @@ class GcsBlobs:
         blob.cache_control = CACHE_CONTROL
         return blob
 
-    async def _session(self, blob: Any) -> Session:
-        # Without a type of its own: what it is, inspection finds out, and the signed URL says.
-        begin = partial(blob.create_resumable_upload_session, content_type="", checksum=None, if_generation_match=0)
-        return Session(self._sessions, await self._run(partial(begin, **PATIENT)))
-
-    async def _receive(
-        self, filename: str, blob: Any, session: Session, chunks: AsyncIterator[bytes], limit: int
-    ) -> int:
-        size, checksum = 0, 0
-        piece = bytearray()
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"The video is larger than the {limit} bytes reserved for it.", code="over_reservation")
-            checksum = google_crc32c.extend(checksum, chunk)
-            piece += chunk
-            while len(piece) > CHUNK:  # and not as large: the last one must have something
-                self._check_wanted(filename)
-                await session.append(bytes(piece[:CHUNK]))
-                del piece[:CHUNK]
-        self._check_wanted(filename)
-        try:
-            stored = await session.finish(bytes(piece))
-        except ServiceError:
-            # It may be there all the same, if only the answer was lost: 404, 410 and 412 are what one hears then.
-            own = await self._own(blob)
-            if own is None:
-                raise
-            stored = own
-        if (stored.size, stored.crc32c) != (size, base64.b64encode(checksum.to_bytes(4)).decode()):
-            raise away(f"of an upload of {size} bytes there are {stored.size}, or other ones")
-        self._check_wanted(filename)
-        return size
-
-    def _check_wanted(self, filename: str) -> None:
-        if filename in self._given_up:
-            raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
-
-    async def _own(self, blob: Any) -> Stored | None:
-        """What of this very upload is in the bucket; another's of the same name is not ours."""
-        found = await self._run(partial(self._bucket.get_blob, blob.name, **PATIENT))
-        if found is None or found.metadata != blob.metadata:
-            return None
-        return Stored(int(found.generation), int(found.size), str(found.crc32c))
-
-    async def _remove_own(self, blob: Any) -> None:
-        with contextlib.suppress(ServiceError):  # the sweeper removes it when its reservation ends
-            if own := await self._own(blob):
-                await self._run(partial(_delete, blob, if_generation_match=own.generation))
+    def _cancel(self, session: str) -> None:
+        """A session's URI is the right to cancel it; no credentials are sent."""
+        answer = self._http.delete(session, timeout=TIMEOUT)
+        if answer.status_code not in ENDED:
+            raise GoogleAPIError(f"a session was not cancelled: {answer.status_code}")
 
     async def _run(self, work: Callable[[], T]) -> T:
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -174,7 +127,7 @@ class GcsBlobs:
         except PreconditionFailed:
             raise Conflict("This upload has been stored already.", code="already_stored") from None
         except _FAILED as error:
-            raise away(_told(error)) from error
+            raise bucket_unavailable(_told(error)) from error
 
 
 class Video:
@@ -197,7 +150,7 @@ class Video:
             )
         )
         if len(part) != length:
-            raise away(f"{len(part)} bytes came of the {length} that were asked for")
+            raise bucket_unavailable(f"{len(part)} bytes came of the {length} that were asked for")
         return part
 
 

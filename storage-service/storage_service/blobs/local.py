@@ -1,120 +1,147 @@
-"""Objects as files in a folder: ``incoming/`` while they arrive, ``objects/ab/`` once they are whole."""
+"""Objects as files in a folder: ``incoming/`` while they arrive, ``objects/ab/`` once they are whole.
 
-import asyncio
+Bytes arrive at ``PUT /uploads/{capability}/{filename}`` (targets.py), or straight in the file where video-service can
+reach it. Either way the file in ``incoming/`` is the upload: its size is how much has arrived.
+"""
+
+import base64
 import contextlib
-import logging
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from shared.contracts import is_filename
-from shared.errors import Conflict, NotFound, TooLarge, Unavailable
-from storage_service.blobs import Kind, Method
+import google_crc32c
 
-log = logging.getLogger(__name__)
+from shared.contracts import SentVideo, UploadTarget, is_filename
+from shared.disk import Disk, FileWriter
+from shared.errors import Conflict, NotFound, Unavailable
+from storage_service.blobs import Kind, Method, OpenTarget
+from storage_service.blobs.capability import UploadUrls
+from storage_service.config import Settings
 
-T = TypeVar("T")
-# What is written at once: large enough that calls do not count, small enough for many uploads at once.
-PIECE = 256 * 1024
-MOST_PIECES = 256
-# The disk begins with what has come while more comes, or all of it would have to wait for the disk at the end.
-BEGUN = 4 * 1_048_576
-THREADS = 4
-# A disk that lets a write wait for so long (seconds) is waited for by threads, for a while.
-SLOW = 0.02
-WARY = 5.0
 SUFFIX: dict[Kind, str] = {"video": ".video", "thumbnail": ".jpg"}
 INCOMING_SUFFIX: dict[Kind, str] = {"video": "", "thumbnail": ".jpg"}
+READ_BYTES = 1_048_576
 
 
 class LocalBlobs:
-    def __init__(self, root: Path, removed: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        urls: UploadUrls,
+        *,
+        offer_files: bool = False,
+        removed: Callable[[Path], None] = lambda path: None,
+    ) -> None:
+        self._root = root
+        self._urls = urls
+        self._offer_files = offer_files
         self._removed = removed
-        # Films that have arrived, and are not known to be on the disk. A disk that fails tells it to the descriptor.
-        self._unfinished: dict[str, int] = {}
-        self._lasting: set[Path] = set()
+        # Who writes an upload now. A later request takes over from an earlier one, whose connection may be dead.
+        self._writers: dict[str, object] = {}
+        self._synced_folders: set[Path] = set()
         self._incoming = root / "incoming"
         self._objects = root / "objects"
-        self._disk = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
-        self._wary_until = 0.0
+        self.disk = Disk(root)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, removed: Callable[[Path], None] = lambda path: None) -> AsyncIterator[Self]:
-        blobs = cls(root, removed)
-        await blobs._run(blobs._make_folders)
+    async def open(cls, settings: Settings, removed: Callable[[Path], None] = lambda path: None) -> AsyncIterator[Self]:
+        urls = UploadUrls(settings)
+        blobs = cls(settings.data_dir, urls, offer_files=settings.offer_upload_files, removed=removed)
+        await blobs.make_folders()
         try:
             yield blobs
         finally:
-            blobs._disk.shutdown(wait=False, cancel_futures=True)
-            for filename in list(blobs._unfinished):
-                blobs._let_go(filename)
+            blobs.disk.close()
 
-    async def write(self, filename: str, chunks: AsyncIterator[bytes], limit: int) -> int:
-        part, final = self._part(filename), self.path(filename, "video")
-        opened: list[int] = []  # filled by the thread: nothing is lost if nobody waits for it any more
-        try:
-            await self._run(lambda: opened.append(_create(part, final)))
-            size = waiting = begun = 0
-            pieces: list[bytes] = []
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > limit:
-                    raise TooLarge(
-                        f"The video is larger than the {limit} bytes reserved for it.", code="over_reservation"
-                    )
-                pieces.append(chunk)
-                waiting += len(chunk)
-                if waiting >= PIECE or len(pieces) >= MOST_PIECES:
-                    begin = (begun, size) if size - begun >= BEGUN else None
-                    await self._take(opened[0], pieces, begin)
-                    pieces, waiting, begun = [], 0, size if begin else begun
-            await self._run(partial(_write_last, opened[0], pieces, (begun, size)))
-        except BaseException:
-            try:
-                if opened:
-                    await self._run(lambda: _unlink([part]))
-            finally:
-                for descriptor in opened:
-                    os.close(descriptor)
-            raise
-        self._unfinished[filename] = opened[0]
-        return size
-
-    async def finish(self, filename: str, jpeg: bytes) -> None:
-        part, final = self._part(filename), self.path(filename, "video")
-        picture, final_picture = self._part(filename, "thumbnail"), self.path(filename, "thumbnail")
-        descriptor = self._unfinished.pop(filename, None)
-        if descriptor is None:
-            raise _given_up()
-
+    async def make_folders(self) -> None:
         def work() -> None:
-            with picture.open("wb") as file:
-                file.write(jpeg)
-                file.flush()
-                os.fsync(file.fileno())
-            os.fsync(descriptor)
-            self._make_folder(final.parent)
-            try:
-                part.rename(final)
-                picture.rename(final_picture)
-            except FileNotFoundError:
-                _unlink([picture])
-                raise _given_up() from None
-            _sync_folder(final.parent)  # a name is on the disk only when its folder is
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            self._objects.mkdir(exist_ok=True)
 
+        await self.disk.run(work)
+
+    async def open_target(self, filename: str, granted: int, session: str | None) -> OpenTarget:
+        part, final = self._part(filename), self.path(filename, "video")
         try:
-            await self._run(work)
+            await self.disk.run(lambda: _create(part, final), expected=(FileExistsError,))
+        except FileExistsError:
+            raise Conflict("This upload has been stored already.", code="already_stored") from None
+        file = str(part.resolve()) if self._offer_files else None
+        return OpenTarget(UploadTarget(url=self._urls.url(filename, granted), file=file), None)
+
+    async def cancel(self, session: str) -> None:
+        raise AssertionError("the folder has no sessions")
+
+    async def received(self, filename: str) -> int:
+        """How many bytes have arrived; raises ``NotFound`` if there is no such target."""
+        part = self._part(filename)
+        try:
+            return (await self.disk.run(part.stat, expected=(FileNotFoundError,))).st_size
+        except FileNotFoundError:
+            raise _no_target() from None
+
+    @asynccontextmanager
+    async def writer(self, filename: str) -> AsyncIterator[FileWriter]:
+        """Appends to what has arrived; what is written before a failure stays. Raises ``NotFound`` if it has ended."""
+        try:
+            writer = await FileWriter.open(self.disk, self._part(filename))
+        except FileNotFoundError:
+            raise _no_target() from None
+        self._writers[filename] = writer
+        try:
+            try:
+                yield writer
+            finally:
+                if self._writers.get(filename) is writer:
+                    await writer.flush()
         finally:
-            os.close(descriptor)
+            if self._writers.get(filename) is writer:
+                del self._writers[filename]
+            writer.close()
+
+    def check_current(self, filename: str, writer: FileWriter) -> None:
+        """Raises ``Conflict`` when a later request has taken over, or the upload has ended."""
+        if self._writers.get(filename) is not writer:
+            raise Conflict("Another request goes on with this upload.", code="taken_over")
+
+    async def arrived(self, filename: str) -> SentVideo | None:
+        part = self._part(filename)
+        self._writers.pop(filename, None)
+        try:
+            size, checksum = await self.disk.run(lambda: _size_and_checksum(part), expected=(FileNotFoundError,))
+        except FileNotFoundError:
+            return None
+        return SentVideo(size=size, crc32c=checksum) if size else None
 
     def source(self, filename: str, size: int) -> Path:
         return self._part(filename)
+
+    async def finish(self, filename: str, size: int, jpeg: bytes) -> None:
+        part, final = self._part(filename), self.path(filename, "video")
+        picture, final_picture = self._part(filename, "thumbnail"), self.path(filename, "thumbnail")
+
+        def work() -> None:
+            _write_synced(picture, jpeg)
+            with part.open("rb+") as file:
+                if os.fstat(file.fileno()).st_size != size:
+                    raise Unavailable("The storage does not answer; please try again later.")
+                os.fsync(file.fileno())
+            self._make_folder(final.parent)
+            part.rename(final)
+            picture.rename(final_picture)
+            _sync_folder(final.parent)  # a name is on the disk only when its folder is
+
+        try:
+            await self.disk.run(work, expected=(FileNotFoundError,))
+        except FileNotFoundError:
+            # Removed meanwhile; or the whole folder is gone.
+            await self.disk.run(lambda: _unlink([picture]))
+            await self.ping()
+            raise Conflict("This upload has been given up; please start it again.", code="upload_gone") from None
 
     async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path:
         return self.path(filename, kind)
@@ -124,17 +151,17 @@ class LocalBlobs:
             raise NotFound("There is no such file.")
         return self._objects / filename[:2] / (filename + SUFFIX[kind])
 
-    async def remove(self, filename: str) -> None:
+    async def remove(self, filename: str, session: str | None) -> None:
         paths = [place(filename, kind) for place in (self._part, self.path) for kind in SUFFIX]
-        self._let_go(filename)
+        self._writers.pop(filename, None)
         try:
-            await self._run(lambda: _unlink(paths))
-        finally:  # also if nobody waits for it any more
+            await self.disk.run(lambda: _unlink(paths))
+        finally:  # also when the caller was cancelled
             for path in paths:
                 self._removed(path)
 
     async def ping(self) -> None:
-        await self._run(lambda: os.stat(self._objects))
+        await self.disk.run(lambda: os.stat(self._objects))
 
     def _part(self, filename: str, kind: Kind = "video") -> Path:
         """Where it is until it is finished."""
@@ -142,97 +169,45 @@ class LocalBlobs:
             raise NotFound("There is no such file.")
         return self._incoming / (filename + INCOMING_SUFFIX[kind])
 
-    def _let_go(self, filename: str) -> None:
-        descriptor = self._unfinished.pop(filename, None)
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def _make_folders(self) -> None:
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        self._objects.mkdir(exist_ok=True)
-
     def _make_folder(self, folder: Path) -> None:
-        """It, and its name on the disk; whoever else has made it may not have come so far."""
+        """The folder, and its name on the disk; another thread that made it may not have synced it yet."""
         folder.mkdir(exist_ok=True)
-        if folder not in self._lasting:
+        if folder not in self._synced_folders:
             _sync_folder(self._objects)
-            self._lasting.add(folder)
-
-    async def _take(self, descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int] | None) -> None:
-        """Here and now, for it goes to the page cache: a hop to a thread and back would cost more than the copy.
-
-        What has to wait for the disk, or had to a moment ago, is left to a thread.
-        """
-        started = time.monotonic()
-        if begin or started < self._wary_until:
-            await self._run(partial(_write, descriptor, pieces, begin))
-            return
-        with self._telling():
-            _write(descriptor, pieces, None)
-        if (ended := time.monotonic()) - started > SLOW:
-            self._wary_until = ended + WARY
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        running = asyncio.get_running_loop().run_in_executor(self._disk, work)
-        with self._telling():
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: nothing is closed or removed under its hands.
-                await asyncio.wait([running])
-                raise
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """What the disk says, in our words."""
-        try:
-            yield
-        except FileExistsError:
-            raise Conflict("This upload has been stored already.", code="already_stored") from None
-        except OSError as error:
-            log.exception("the disk does not take or give bytes")
-            reason = f"the folder {self._objects.parent} cannot be used ({error.strerror}): is DATA_DIR right?"
-            raise Unavailable("The storage does not answer; please try again later.", reason=reason) from error
+            self._synced_folders.add(folder)
 
 
-def _given_up() -> Conflict:
-    return Conflict("This upload has been given up; please start it again.", code="upload_gone")
+def _no_target() -> NotFound:
+    return NotFound("There is no such upload, or it has ended.", code="no_such_upload")
 
 
-def _create(part: Path, final: Path) -> int:
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    # Only now: whoever wrote it before has renamed its part by the time that this one could be made.
+def _create(part: Path, final: Path) -> None:
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT, 0o600))
+    # Checked after the file was made: an upload that is being finished has its last name by now.
     if final.exists():
-        os.close(descriptor)
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise FileExistsError(final)
-    return descriptor
+
+
+def _size_and_checksum(path: Path) -> tuple[int, str]:
+    size = checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(READ_BYTES):
+            size += len(block)
+            checksum = google_crc32c.extend(checksum, block)
+    return size, base64.b64encode(checksum.to_bytes(4)).decode()
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _write(descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int] | None) -> None:
-    """All of them; and the disk begins with what has come from one place to another."""
-    left = [memoryview(piece) for piece in pieces if piece]
-    while left:
-        written = os.writev(descriptor, left)
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if left:
-            left[0] = left[0][written:]
-    # Linux starts to write what it is told to forget, and forgets no page that is not yet on the disk.
-    if begin and hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError):  # some file systems take no advice
-            os.posix_fadvise(descriptor, begin[0], begin[1] - begin[0], os.POSIX_FADV_DONTNEED)
-
-
-def _write_last(descriptor: int, pieces: Sequence[bytes], begin: tuple[int, int]) -> None:
-    _write(descriptor, pieces, begin)
-    if os.fstat(descriptor).st_nlink == 0:
-        raise _given_up()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ V4 signature is made here, over the public interface of the credentials. A test 
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from urllib.parse import quote, urlencode, urlsplit
 from google.auth import iam
 from google.auth.exceptions import GoogleAuthError
 
+from shared.errors import Unavailable
 from storage_service.blobs import Method
-from storage_service.blobs.session import away
+
+log = logging.getLogger(__name__)
 
 MOST_KNOWN = 2000
 THREADS = 4
@@ -78,7 +81,7 @@ class SignedUrls:
         try:
             signed = await asyncio.get_running_loop().run_in_executor(self._threads, self._sign, *wanted)
         except (GoogleAuthError, OSError, ValueError, KeyError) as error:
-            raise away(f"a URL cannot be signed: {type(error).__name__}") from error
+            raise bucket_unavailable(f"a URL cannot be signed: {type(error).__name__}") from error
         while len(self._known) >= MOST_KNOWN:
             del self._known[next(iter(self._known))]
         return self._known.setdefault(wanted, signed)
@@ -118,6 +121,12 @@ class PlainUrls:
 
     def close(self) -> None:
         pass
+
+
+def bucket_unavailable(reason: str) -> Unavailable:
+    """``reason`` is for the log and the operator; it never quotes a URL, which may be a secret."""
+    log.error("Google Cloud Storage: %s", reason)
+    return Unavailable("The storage does not answer; please try again later.", reason=reason)
 
 
 def presented(content_type: str) -> dict[str, str]:

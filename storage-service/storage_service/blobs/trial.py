@@ -1,7 +1,7 @@
 """Whether the place for objects can be written, read, given out and cleared: tried with a small object."""
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -9,6 +9,7 @@ import httpx
 from shared.check import Trial
 from shared.errors import Unavailable
 from storage_service.blobs import Blobs, open_blobs
+from storage_service.blobs.local import LocalBlobs
 from storage_service.config import Settings
 
 CONTENT = b"This object tries whether objects can be kept here; it may be removed."
@@ -26,18 +27,38 @@ def trials(settings: Settings) -> Mapping[str, Trial]:
 
 async def _try(blobs: Blobs) -> None:
     filename = f"trial-{secrets.token_hex(8)}"
+    opened = await blobs.open_target(filename, len(CONTENT), None)
     try:
-        await blobs.write(filename, _pieces(), len(CONTENT))
+        await _send(blobs, filename, opened.target.url)
+        arrived = await blobs.arrived(filename)
+        if arrived is None or arrived.size != len(CONTENT):
+            raise _failed("an object that was sent has not arrived")
         source = blobs.source(filename, len(CONTENT))
         read = source.read_bytes() if isinstance(source, Path) else await source.read(0, len(CONTENT))
         if read != CONTENT:
             raise _failed("an object that was written is read otherwise")
-        await blobs.finish(filename, CONTENT)
+        await blobs.finish(filename, len(CONTENT), CONTENT)
         address = await blobs.address(filename, "video", "text/plain", "GET")
         if isinstance(address, str):
             await _fetch(address)
     finally:
-        await blobs.remove(filename)
+        await blobs.remove(filename, opened.session)
+
+
+async def _send(blobs: Blobs, filename: str, url: str) -> None:
+    """To a bucket as video-service sends, in one piece; a folder needs no network."""
+    if isinstance(blobs, LocalBlobs):
+        async with blobs.writer(filename) as writer:
+            await writer.write(CONTENT)
+        return
+    try:
+        async with httpx.AsyncClient(timeout=10) as client:
+            span = f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
+            answer = await client.put(url, content=CONTENT, headers={"Content-Range": span})
+    except httpx.HTTPError as error:
+        raise _failed(f"the bucket's upload address cannot be reached ({type(error).__name__})") from error
+    if answer.status_code not in (200, 201):
+        raise _failed(f"the bucket's upload address answers {answer.status_code}")
 
 
 async def _fetch(url: str) -> None:
@@ -49,10 +70,6 @@ async def _fetch(url: str) -> None:
         raise _failed(f"a signed URL cannot be fetched ({type(error).__name__})") from error
     if answer.status_code != 200 or answer.content != CONTENT:
         raise _failed(f"a signed URL answers {answer.status_code}: may the signing account read the bucket's objects?")
-
-
-async def _pieces() -> AsyncIterator[bytes]:
-    yield CONTENT
 
 
 def _failed(reason: str) -> Unavailable:

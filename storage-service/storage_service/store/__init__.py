@@ -6,11 +6,11 @@ before the first file and stays for a while after the last one, so that no file 
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from shared.contracts import StoredVideo
 from storage_service.config import Settings
@@ -20,19 +20,26 @@ State = Literal["reserved", "stored", "kept", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """``granted`` is what was reserved, ``size`` what was written, both in bytes."""
+    """``granted`` is in bytes; ``video`` is there once it is stored, ``session`` as long as its target is open."""
 
     filename: str
     user_id: uuid.UUID
     state: State
     granted: int
-    size: int | None
-    content_type: str | None
+    video: StoredVideo | None
+    session: str | None
     created_at: datetime
 
     @property
     def is_readable(self) -> bool:
         return self.state in ("stored", "kept")
+
+
+class Claim(NamedTuple):
+    """A reservation of ``granted`` bytes. ``session`` is a bucket's, a secret, noted for this upload before."""
+
+    granted: int
+    session: str | None
 
 
 class Store(Protocol):
@@ -43,25 +50,29 @@ class Store(Protocol):
 
     async def reserve(
         self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
-    ) -> int | None:
+    ) -> Claim | None:
         """Claim as much of ``least`` … ``most`` bytes as the user's ledger leaves below ``limit``; None if not even
         the least.
 
         Repeated, it answers the first grant and moves the expiry to ``until``. Raises ``Conflict`` when ``filename`` is
-        another user's or deleted.
+        another user's, stored or deleted.
         """
         ...
 
+    async def note_session(self, filename: str, session: str) -> bool:
+        """Remember the session of a reserved upload; False if it has another one, or is not reserved any more."""
+        ...
+
     async def store(self, filename: str, video: StoredVideo) -> bool:
-        """reserved → stored; False if the object is neither, or larger than its grant."""
+        """reserved → stored, and its session is over; False if the object is neither, or larger than its grant."""
         ...
 
     async def keep(self, filenames: Sequence[str]) -> None:
         """stored → kept: from now on the ledger holds the exact size. What is not stored stays as it is."""
         ...
 
-    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
-        """Any state → deleted, and its bytes are free; unknown names are passed over."""
+    async def delete(self, filenames: Sequence[str], now: datetime) -> Mapping[str, str]:
+        """Any state → deleted, and its bytes are free; unknown names are passed over. The sessions of these uploads."""
         ...
 
     async def delete_expired(self, now: datetime, most: int) -> int:
@@ -72,8 +83,8 @@ class Store(Protocol):
         """Stored, never kept, and expired: the catalogue must be asked about these."""
         ...
 
-    async def removable(self, now: datetime, most: int) -> list[str]:
-        """Deleted objects whose files are to be removed now."""
+    async def removable(self, now: datetime, most: int) -> Mapping[str, str | None]:
+        """Deleted objects whose files are to be removed now, each with its session."""
         ...
 
     async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:

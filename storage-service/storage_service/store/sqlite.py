@@ -2,7 +2,7 @@
 
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from shared.clock import to_text
 from shared.contracts import StoredVideo
 from shared.database import Sqlite
 from shared.errors import Conflict
-from storage_service.store import StoredObject
+from storage_service.store import Claim, StoredObject
 
 MIGRATIONS = [
     """
@@ -40,6 +40,7 @@ MIGRATIONS = [
     CREATE INDEX storage_objects_stored ON storage_objects (expires_at) WHERE state = 'stored';
     CREATE INDEX storage_objects_removable ON storage_objects (remove_at) WHERE remove_at IS NOT NULL
     """,
+    "ALTER TABLE storage_objects ADD COLUMN session TEXT",
 ]
 
 
@@ -55,20 +56,20 @@ class SqliteStore:
 
     async def reserve(
         self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
-    ) -> int | None:
+    ) -> Claim | None:
         user = str(user_id)
 
-        def work(connection: sqlite3.Connection) -> int | None:
+        def work(connection: sqlite3.Connection) -> Claim | None:
             known = connection.execute(
-                "SELECT user_id, state, granted FROM storage_objects WHERE filename = ?", (filename,)
+                "SELECT user_id, state, granted, session FROM storage_objects WHERE filename = ?", (filename,)
             ).fetchone()
             if known:
-                if known["user_id"] != user or known["state"] == "deleted":
+                if known["user_id"] != user or known["state"] != "reserved":
                     raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
                 connection.execute(
                     "UPDATE storage_objects SET expires_at = ? WHERE filename = ?", (to_text(until), filename)
                 )
-                return int(known["granted"])
+                return Claim(known["granted"], known["session"])
             connection.execute("INSERT INTO storage_ledger (user_id) VALUES (?) ON CONFLICT DO NOTHING", (user,))
             (left,) = connection.execute(
                 "SELECT ? - kept - reserved FROM storage_ledger WHERE user_id = ?", (limit, user)
@@ -82,14 +83,22 @@ class SqliteStore:
                    VALUES (?, ?, 'reserved', ?, ?, ?)""",
                 (filename, user, granted, to_text(now), to_text(until)),
             )
-            return granted
+            return Claim(granted, None)
 
         return await self._database.write(work)
+
+    async def note_session(self, filename: str, session: str) -> bool:
+        noted = await self._database.execute(
+            """UPDATE storage_objects SET session = :session
+               WHERE filename = :filename AND state = 'reserved' AND coalesce(session, :session) = :session""",
+            {"filename": filename, "session": session},
+        )
+        return noted == 1
 
     async def store(self, filename: str, video: StoredVideo) -> bool:
         stored = await self._database.execute(
             """UPDATE storage_objects SET state = 'stored', size = :size, content_type = :content_type,
-                      duration = :duration, width = :width, height = :height
+                      duration = :duration, width = :width, height = :height, session = NULL
                WHERE filename = :filename
                    AND (state = 'reserved' AND granted >= :size OR state = 'stored' AND size = :size)""",
             {"filename": filename, **video.model_dump()},
@@ -111,14 +120,18 @@ class SqliteStore:
 
         await self._database.write(work)
 
-    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
-        def work(connection: sqlite3.Connection) -> None:
+    async def delete(self, filenames: Sequence[str], now: datetime) -> Mapping[str, str]:
+        def work(connection: sqlite3.Connection) -> Mapping[str, str]:
+            sessions = {}
             for filename in filenames:
                 row = connection.execute("SELECT * FROM storage_objects WHERE filename = ?", (filename,)).fetchone()
+                if row and row["session"]:
+                    sessions[filename] = row["session"]
                 if row and row["state"] != "deleted":
                     _delete(connection, row, now)
+            return sessions
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def delete_expired(self, now: datetime, most: int) -> int:
         def work(connection: sqlite3.Connection) -> int:
@@ -134,17 +147,19 @@ class SqliteStore:
         return await self._database.write(work)
 
     async def unkept(self, now: datetime, most: int) -> list[str]:
-        return await self._filenames(
+        rows = await self._database.fetch_all(
             """SELECT filename FROM storage_objects WHERE state = 'stored' AND expires_at <= ?
                ORDER BY expires_at LIMIT ?""",
-            now,
-            most,
+            (to_text(now), most),
         )
+        return [row["filename"] for row in rows]
 
-    async def removable(self, now: datetime, most: int) -> list[str]:
-        return await self._filenames(
-            "SELECT filename FROM storage_objects WHERE remove_at <= ? ORDER BY remove_at LIMIT ?", now, most
+    async def removable(self, now: datetime, most: int) -> Mapping[str, str | None]:
+        rows = await self._database.fetch_all(
+            "SELECT filename, session FROM storage_objects WHERE remove_at <= ? ORDER BY remove_at LIMIT ?",
+            (to_text(now), most),
         )
+        return {row["filename"]: row["session"] for row in rows}
 
     async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:
         due = "filename = ? AND state = 'deleted' AND remove_at <= ?"
@@ -168,8 +183,8 @@ class SqliteStore:
             user_id=uuid.UUID(row["user_id"]),
             state=row["state"],
             granted=row["granted"],
-            size=row["size"],
-            content_type=row["content_type"],
+            video=StoredVideo.model_validate(dict(row)) if row["size"] is not None else None,
+            session=row["session"],
             created_at=datetime.fromisoformat(row["created_at"]),
         )
 
@@ -179,10 +194,6 @@ class SqliteStore:
 
     async def ping(self) -> None:
         await self._database.ping()
-
-    async def _filenames(self, query: str, now: datetime, most: int) -> list[str]:
-        rows = await self._database.fetch_all(query, (to_text(now), most))
-        return [row["filename"] for row in rows]
 
 
 def _delete(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:

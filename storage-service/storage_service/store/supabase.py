@@ -1,7 +1,7 @@
 """The ledger in Supabase: see ``supabase/migrations/…_storage.sql``."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Self
@@ -12,9 +12,9 @@ from shared.contracts import StoredVideo
 from shared.errors import Conflict
 from shared.supabase import Done, Supabase
 from storage_service.config import Settings
-from storage_service.store import State, StoredObject
+from storage_service.store import Claim, State, StoredObject
 
-MIGRATIONS = ["20261125000000_foundation", "20261125000300_storage"]
+MIGRATIONS = ["20261125000000_foundation", "20261125000300_storage", "20261128000100_upload_targets"]
 
 
 class _Object(BaseModel):
@@ -24,6 +24,10 @@ class _Object(BaseModel):
     granted: int
     size: int | None
     content_type: str | None
+    duration: float | None
+    width: int | None
+    height: int | None
+    session: str | None
     created_at: AwareDatetime
 
 
@@ -31,17 +35,30 @@ class _Ledger(BaseModel):
     kept: int
 
 
-class _Grant(BaseModel):
+class _Claim(BaseModel):
     granted: int | None
     gone: bool
+    session: str | None = None
+
+
+class _Noted(BaseModel):
+    noted: bool
 
 
 class _Stored(BaseModel):
     stored: bool
 
 
-class _Deleted(BaseModel):
+class _Expired(BaseModel):
     deleted: int
+
+
+class _Deleted(BaseModel):
+    sessions: dict[str, str]
+
+
+class _Removable(BaseModel):
+    sessions: dict[str, str | None]
 
 
 class _Filenames(BaseModel):
@@ -60,10 +77,10 @@ class SupabaseStore:
 
     async def reserve(
         self, filename: str, user_id: uuid.UUID, least: int, most: int, *, limit: int, now: datetime, until: datetime
-    ) -> int | None:
+    ) -> Claim | None:
         answer = await self._database.call(
-            "storage_reserve",
-            _Grant,
+            "storage_claim",
+            _Claim,
             p_filename=filename,
             p_user_id=user_id,
             p_least=least,
@@ -74,11 +91,15 @@ class SupabaseStore:
         )
         if answer.gone:
             raise Conflict("This upload has been given up; please start it again.", code="upload_gone")
-        return answer.granted
+        return None if answer.granted is None else Claim(answer.granted, answer.session)
+
+    async def note_session(self, filename: str, session: str) -> bool:
+        answer = await self._database.call("storage_note_session", _Noted, p_filename=filename, p_session=session)
+        return answer.noted
 
     async def store(self, filename: str, video: StoredVideo) -> bool:
         answer = await self._database.call(
-            "storage_store",
+            "storage_finish",
             _Stored,
             p_filename=filename,
             p_size=video.size,
@@ -92,17 +113,18 @@ class SupabaseStore:
     async def keep(self, filenames: Sequence[str]) -> None:
         await self._database.call("storage_keep", Done, p_filenames=list(filenames))
 
-    async def delete(self, filenames: Sequence[str], now: datetime) -> None:
-        await self._database.call("storage_delete", _Deleted, p_filenames=list(filenames), p_now=now)
+    async def delete(self, filenames: Sequence[str], now: datetime) -> Mapping[str, str]:
+        names = list(filenames)
+        return (await self._database.call("storage_delete_objects", _Deleted, p_filenames=names, p_now=now)).sessions
 
     async def delete_expired(self, now: datetime, most: int) -> int:
-        return (await self._database.call("storage_delete_expired", _Deleted, p_now=now, p_most=most)).deleted
+        return (await self._database.call("storage_delete_expired", _Expired, p_now=now, p_most=most)).deleted
 
     async def unkept(self, now: datetime, most: int) -> list[str]:
         return (await self._database.call("storage_unkept", _Filenames, p_now=now, p_most=most)).filenames
 
-    async def removable(self, now: datetime, most: int) -> list[str]:
-        return (await self._database.call("storage_removable", _Filenames, p_now=now, p_most=most)).filenames
+    async def removable(self, now: datetime, most: int) -> Mapping[str, str | None]:
+        return (await self._database.call("storage_removable_objects", _Removable, p_now=now, p_most=most)).sessions
 
     async def removed(self, filename: str, now: datetime, again_at: datetime) -> None:
         await self._database.call("storage_removed", Done, p_filename=filename, p_now=now, p_again_at=again_at)
@@ -116,8 +138,8 @@ class SupabaseStore:
             user_id=row.user_id,
             state=row.state,
             granted=row.granted,
-            size=row.size,
-            content_type=row.content_type,
+            video=StoredVideo.model_validate(row.model_dump()) if row.size is not None else None,
+            session=row.session,
             created_at=row.created_at.astimezone(UTC),
         )
 

@@ -35,7 +35,7 @@ LIMITS = {"max_storage_mb": 1, "daily_bandwidth_mb": 2, "max_upload_mb": 0.9, "s
 
 
 class Switchboard(httpx.AsyncBaseTransport):
-    """Each service under its name as the host. One that is ``down`` refuses the connection.
+    """Each service under its name as the host. One that is ``down`` refuses the connection, or that for one path.
 
     ``outside`` has who answers under a host that is none of ours.
     """
@@ -49,7 +49,7 @@ class Switchboard(httpx.AsyncBaseTransport):
         if request.url.host in self.outside:
             return await self.outside[request.url.host].handle_async_request(request)
         app = self.apps.get(request.url.host)
-        if app is None or request.url.host in self.down:
+        if app is None or {request.url.host, request.url.host + request.url.path} & self.down:
             raise httpx.ConnectError("connection refused", request=request)
         return await httpx.ASGITransport(_Line(app)).handle_async_request(request)
 

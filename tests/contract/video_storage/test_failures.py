@@ -128,7 +128,8 @@ async def test_with_storage_down_when_the_video_is_entered_it_is_kept_later(
     house: House, ann: Person, later: Callable[[], None], who_is_first: str
 ) -> None:
     """Either by the outbox of video-service or by the question of storage-service."""
-    answer = await mid_upload(ann, lambda: house.switchboard.down.add("storage-service"))
+    house.switchboard.down.add("storage-service/internal/keep")
+    answer = await ann.upload(film())
     assert answer.status_code == 200
     house.switchboard.down.clear()
     entry = answer.json()["file"]

@@ -31,6 +31,7 @@ def cloud() -> Iterator[gcs.Cloud]:
 async def the_house(cloud: gcs.Cloud) -> AsyncIterator[House]:
     with quick_folder() as folder:
         async with open_house(folder, gcs_bucket=BUCKET, storage_emulator_host=cloud.url) as opened:
+            opened.switchboard.outside["127.0.0.1"] = httpx.AsyncHTTPTransport()  # the bucket, to which the bytes go
             yield opened
 
 

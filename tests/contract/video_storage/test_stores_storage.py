@@ -45,7 +45,8 @@ def video(size: int) -> StoredVideo:
 async def reserve(
     store: Store, name: str, least: int, most: int | None = None, *, user: uuid.UUID = ANN, now: datetime = NOW
 ) -> int | None:
-    return await store.reserve(name, user, least, most or least, limit=LIMIT, now=now, until=now + LIFE)
+    claim = await store.reserve(name, user, least, most or least, limit=LIMIT, now=now, until=now + LIFE)
+    return claim.granted if claim else None
 
 
 async def kept(store: Store, name: str, size: int, granted: int | None = None) -> None:
@@ -101,6 +102,42 @@ async def test_a_filename_belongs_to_its_first_user_and_is_never_given_out_again
     assert (await left(store), await left(store, BEN)) == (LIMIT, LIMIT)
 
 
+async def test_a_session_is_noted_once_for_an_upload_and_found_until_it_is_stored(stores: tuple[Store, Store]) -> None:
+    one, other = stores
+    await reserve(one, "a", 100)
+    assert [await one.note_session("a", "uri"), await other.note_session("a", "uri")] == [True, True]
+    assert not await other.note_session("a", "another")
+    assert not await one.note_session("unknown", "uri")
+    claim = await other.reserve("a", ANN, 100, 100, limit=LIMIT, now=NOW, until=NOW + LIFE)
+    assert claim == (100, "uri")
+    found = await one.find("a")
+    assert found is not None
+    assert found.session == "uri"
+    await one.store("a", video(100))
+    found = await one.find("a")
+    assert found is not None
+    assert found.session is None
+    assert not await one.note_session("a", "late")
+
+
+async def test_the_sessions_of_what_is_deleted_are_told_to_be_cancelled(store: Store) -> None:
+    for name in ("a", "b"):
+        await reserve(store, name, 100)
+        await store.note_session(name, f"uri-{name}")
+    await reserve(store, "c", 100)
+    for _ in range(2):  # the answer to the first may be lost
+        assert await store.delete(["a", "c", "unknown"], NOW) == {"a": "uri-a"}
+    await store.delete_expired(NOW + LIFE, 10)
+    assert await store.removable(NOW + LIFE, 10) == {"a": "uri-a", "b": "uri-b", "c": None}
+
+
+async def test_what_is_stored_cannot_be_reserved_again(store: Store) -> None:
+    await reserve(store, "a", 100)
+    await store.store("a", video(100))
+    with pytest.raises(Conflict):
+        await reserve(store, "a", 100)
+
+
 async def test_what_is_kept_counts_with_its_exact_size(store: Store) -> None:
     await kept(store, "a", 333, granted=500)
     assert await store.kept_bytes(ANN) == 333
@@ -113,7 +150,7 @@ async def test_an_object_is_found_as_it_stands(store: Store) -> None:
     await reserve(store, "a", 500)
     found = await store.find("a")
     assert found is not None
-    assert (found.user_id, found.state, found.granted, found.size, found.created_at) == (
+    assert (found.user_id, found.state, found.granted, found.video, found.created_at) == (
         ANN,
         "reserved",
         500,
@@ -124,7 +161,7 @@ async def test_an_object_is_found_as_it_stands(store: Store) -> None:
     await store.store("a", video(333))
     found = await store.find("a")
     assert found is not None
-    assert (found.state, found.size, found.content_type, found.is_readable) == ("stored", 333, "video/webm", True)
+    assert (found.state, found.video, found.is_readable) == ("stored", video(333), True)
 
 
 async def test_only_what_is_reserved_becomes_stored_and_never_with_more_than_its_grant(store: Store) -> None:
@@ -177,7 +214,7 @@ async def test_an_expired_reservation_is_deleted_and_a_stored_object_never(store
     assert await store.delete_expired(NOW + LIFE, 10) == 1
     assert await store.delete_expired(NOW + LIFE, 10) == 0
     assert await state(store, "reserved") == "deleted"
-    assert await store.removable(NOW + LIFE, 10) == ["reserved"]
+    assert await store.removable(NOW + LIFE, 10) == {"reserved": None}
     assert await left(store) == LIMIT - 300
     assert await store.delete_expired(NOW + LIFE + MOMENT, 10) == 1
 
@@ -201,17 +238,17 @@ async def test_files_are_removed_twice_and_then_the_row_is_forgotten(store: Stor
     await kept(store, "kept", 10)
     await kept(store, "a", 10)
     await store.delete(["a"], NOW)
-    assert await store.removable(NOW - MOMENT, 10) == []
-    assert await store.removable(NOW, 10) == ["a"]
+    assert await store.removable(NOW - MOMENT, 10) == {}
+    assert await store.removable(NOW, 10) == {"a": None}
     for name in ("a", "kept", "unknown"):
         for _ in range(2):  # the answer to the first may be lost
             await store.removed(name, NOW, later)
-    assert await store.removable(later - MOMENT, 10) == []
-    assert await store.removable(later, 10) == ["a"]
+    assert await store.removable(later - MOMENT, 10) == {}
+    assert await store.removable(later, 10) == {"a": None}
     for _ in range(2):
         await store.removed("a", later, later + LIFE)
     assert await state(store, "a") is None
-    assert await store.removable(later, 10) == []
+    assert await store.removable(later, 10) == {}
     assert await state(store, "kept") == "kept"
 
 

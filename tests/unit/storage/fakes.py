@@ -1,10 +1,14 @@
 """What stands around the rules of storage-service: a judge, the catalogue, a clock that can be turned, films."""
 
+import base64
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import google_crc32c
+
+from shared.contracts import SentVideo
 from shared.errors import ServiceError, Unavailable
 from storage_service.verdict import NotAVideo, Probe
 
@@ -41,6 +45,12 @@ def _probe(path: Path) -> Probe:
     if not path.read_bytes().startswith(b"film"):
         raise NotAVideo("it does not begin with film.")
     return Probe(content_type="video/mp4", duration=1.5, width=64, height=48, thumbnail=b"jpeg")
+
+
+def sent(content: bytes) -> SentVideo:
+    """What video-service says that it has sent."""
+    checksum = google_crc32c.value(content).to_bytes(4)
+    return SentVideo(size=len(content), crc32c=base64.b64encode(checksum).decode())
 
 
 class Catalogue:

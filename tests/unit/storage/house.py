@@ -8,23 +8,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unit.dying import Fate, Mortal
-from unit.storage.fakes import ANN, LIMIT, RESERVATION, Audit, Catalogue, Clock, Inspector, film, pieces
+from unit.storage.fakes import ANN, LIMIT, RESERVATION, Audit, Catalogue, Clock, Inspector, film, pieces, sent
 
 from shared.contracts import StoredVideo
+from shared.disk import Disk
+from storage_service.blobs.capability import UploadUrls
 from storage_service.blobs.local import LocalBlobs
+from storage_service.config import Settings
 from storage_service.service import StorageService
 from storage_service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
+SETTINGS = Settings(_env_file=None, jwt_secret="what these suites sign with, and nothing else does")  # type: ignore[call-arg]
 
 
-class MortalBlobs(LocalBlobs):
-    """Each thing it does on the disk is one step."""
+class MortalDisk(Disk):
+    """Each thing that is done on the disk is one step."""
 
     fate = Fate()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await self.fate.step(lambda: LocalBlobs._run(self, work))
+    async def run(self, work: Callable[[], T], **more: Any) -> T:
+        return await self.fate.step(lambda: Disk.run(self, work, **more))
+
+    async def write(self, *given: Any) -> None:
+        await self.fate.step(lambda: Disk.write(self, *given))
 
 
 @dataclass
@@ -40,8 +47,11 @@ class House:
     @asynccontextmanager
     async def open(self, fate: Fate | None = None) -> AsyncIterator[StorageService]:
         fate = fate or Fate()
-        async with SqliteStore.open(self.path / "storage.db") as store, MortalBlobs.open(self.path) as blobs:
-            blobs.fate = fate
+        async with SqliteStore.open(self.path / "storage.db") as store:
+            blobs = LocalBlobs(self.path, UploadUrls(SETTINGS))
+            await blobs.make_folders()
+            blobs.disk = MortalDisk(self.path)
+            blobs.disk.fate = fate
             self.store, self.blobs = store, blobs
             yield StorageService(
                 Mortal(store, fate),
@@ -89,6 +99,19 @@ class House:
 
 
 async def stored(storage: StorageService, filename: str, size: int, *, reserved: int = 0) -> StoredVideo:
-    """Reserved (``size`` bytes unless told), received and inspected, not kept."""
+    """Reserved (``size`` bytes unless told), arrived, inspected and stored, not committed."""
     await storage.reserve(filename, ANN, reserved or size, reserved or size)
-    return await storage.receive(filename, pieces(film(size)))
+    return await received(storage, filename, film(size))
+
+
+async def received(
+    storage: StorageService, filename: str, content: bytes, chunks: AsyncIterator[bytes] | None = None
+) -> StoredVideo:
+    """What video-service does with a reservation: it sends ``content`` to the target, and has it finished."""
+    blobs = storage._blobs
+    assert isinstance(blobs, LocalBlobs)
+    async with blobs.writer(filename) as writer:
+        async for chunk in chunks or pieces(content):
+            blobs.check_current(filename, writer)
+            await writer.write(chunk)
+    return await storage.finish(filename, sent(content))

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from unit.dying import Fate, Killed
-from unit.storage.fakes import ANN, DOWN, RESERVATION, film, pieces
-from unit.storage.house import House, stored
+from unit.storage.fakes import ANN, DOWN, RESERVATION, film
+from unit.storage.house import House, received, stored
 
 from shared.errors import BadRequest, ServiceError
 from storage_service.service import SECOND_REMOVAL, StorageService
 
 AFTER = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-# An upload of 1000 bytes: one transaction to reserve and one look; create, write; inspection; finish; one transaction.
-# Then keep; then delete, unlink, and the note that it is removed.
-RECEIVE_STEPS, KEEP_STEPS, DELETE_STEPS = 7, 1, 3
+# An upload of 1000 bytes: one transaction to reserve, create; open, write; one look, its checksum, inspection, finish,
+# one transaction. Then keep; then delete, unlink, and the note that it is removed.
+RECEIVE_STEPS, KEEP_STEPS, DELETE_STEPS = 9, 1, 3
 
 
 async def journey(storage: StorageService, house: House, wanted: bool) -> None:
@@ -150,17 +150,17 @@ async def cut_off(storage: StorageService) -> None:
         raise BadRequest("cut off")
 
     await storage.reserve("film", ANN, 1, 1200)
-    await storage.receive("film", body())
+    await received(storage, "film", b"", body())
 
 
 async def not_a_video(storage: StorageService) -> None:
     await storage.reserve("film", ANN, 1, 1200)
-    await storage.receive("film", pieces(b"<html>"))
+    await received(storage, "film", b"<html>")
 
 
 async def too_long(storage: StorageService) -> None:
     await storage.reserve("film", ANN, 1, 1200)
-    await storage.receive("film", pieces(film(1201)))
+    await received(storage, "film", film(1201))
 
 
 @AFTER

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from unit.storage.fakes import ANN, BEN, DOWN, LIMIT, RESERVATION, film, pieces
-from unit.storage.house import House, stored
+from unit.storage.fakes import ANN, BEN, DOWN, LIMIT, RESERVATION, film, sent
+from unit.storage.house import House, received, stored
 
-from shared.errors import BadRequest, Conflict, NotFound, PeerRefused, TooLarge, Unavailable, UnsupportedMedia
+from shared.errors import Conflict, NotFound, PeerRefused, TooLarge, Unavailable, UnsupportedMedia
 from storage_service.service import SECOND_REMOVAL, StorageService
 from storage_service.verdict import Probe
 
@@ -58,19 +58,19 @@ async def test_a_video_can_be_read_as_soon_as_it_is_stored_and_counts_only_when_
 async def test_reservations_and_kept_bytes_never_exceed_the_limit_together(here: Open) -> None:
     await stored(here.storage, "a", 700)
     await here.storage.keep(["a"])
-    assert await here.storage.reserve("b", ANN, 1, 5000) == 5000
-    assert await here.storage.reserve("c", ANN, 1, 5000) == LIMIT - 5700
+    assert (await here.storage.reserve("b", ANN, 1, 5000)).granted == 5000
+    assert (await here.storage.reserve("c", ANN, 1, 5000)).granted == LIMIT - 5700
     with pytest.raises(TooLarge, match="Exceeding total storage limit"):
         await here.storage.reserve("d", ANN, 1, 5000)
-    assert await here.storage.reserve("e", BEN, LIMIT, LIMIT) == LIMIT
+    assert (await here.storage.reserve("e", BEN, LIMIT, LIMIT)).granted == LIMIT
     await here.storage.delete(["c"])
-    assert await here.storage.reserve("d", ANN, LIMIT - 5700, 5000) == LIMIT - 5700
+    assert (await here.storage.reserve("d", ANN, LIMIT - 5700, 5000)).granted == LIMIT - 5700
 
 
 async def test_what_is_no_video_is_refused_and_nothing_of_it_is_left(here: Open) -> None:
     await here.storage.reserve("a", ANN, 100, 100)
     with pytest.raises(UnsupportedMedia, match="it does not begin with film"):
-        await here.storage.receive("a", pieces(b"<html>"))
+        await received(here.storage, "a", b"<html>")
     assert not here.house.files("objects") | here.house.files("incoming")
     await here.storage.delete(["a"])
     assert here.house.holds_exactly()
@@ -88,58 +88,80 @@ async def test_when_nothing_can_be_inspected_nothing_is_left(
     assert not here.house.files("objects") | here.house.files("incoming")
 
 
-async def test_one_byte_more_than_was_reserved_is_refused_and_nothing_is_left(here: Open) -> None:
+async def test_one_byte_more_than_was_reserved_is_refused_when_it_is_finished_and_nothing_is_left(here: Open) -> None:
     await here.storage.reserve("a", ANN, 100, 100)
     with pytest.raises(TooLarge):
-        await here.storage.receive("a", pieces(film(101)))
+        await received(here.storage, "a", film(101))
     assert not here.house.files("objects") | here.house.files("incoming")
 
 
-async def test_an_upload_that_is_cut_off_leaves_nothing(here: Open) -> None:
-    async def cut() -> AsyncIterator[bytes]:
-        yield film(50)
-        raise BadRequest("cut off")
-
+@pytest.mark.parametrize("said", [film(49), film(51), b"x" * 50], ids=["shorter", "longer", "other bytes"])
+async def test_what_has_arrived_must_be_what_was_sent_or_nothing_is_left(here: Open, said: bytes) -> None:
     await here.storage.reserve("a", ANN, 100, 100)
-    with pytest.raises(BadRequest):
-        await here.storage.receive("a", cut())
+    async with here.house.blobs.writer("a") as writer:
+        await writer.write(film(50))
+    with pytest.raises(Unavailable):
+        await here.storage.finish("a", sent(said))
     assert not here.house.files("objects") | here.house.files("incoming")
 
 
-async def test_only_a_reserved_upload_is_received_and_only_once(here: Open) -> None:
+async def test_an_upload_of_which_nothing_has_arrived_cannot_be_finished(here: Open) -> None:
+    await here.storage.reserve("a", ANN, 100, 100)
+    with pytest.raises(Unavailable):
+        await here.storage.finish("a", sent(film(50)))
+
+
+async def test_only_a_reserved_upload_is_finished_and_a_repetition_answers_the_same(here: Open) -> None:
     with pytest.raises(Conflict):
-        await here.storage.receive("a", pieces(film(10)))
-    await stored(here.storage, "a", 700)
+        await here.storage.finish("a", sent(film(10)))
+    video = await stored(here.storage, "a", 700)
+    assert await here.storage.finish("a", sent(film(700))) == video
     await here.storage.keep(["a"])
+    assert await here.storage.finish("a", sent(film(700))) == video
     with pytest.raises(Conflict):
-        await here.storage.receive("a", pieces(film(10)))
+        await here.storage.finish("a", sent(film(10)))
+    with pytest.raises(Conflict):
+        await here.storage.reserve("a", ANN, 1, 1)
+    with pytest.raises(NotFound):
+        await received(here.storage, "a", film(10))
     assert here.house.holds_exactly("a")
     await here.storage.delete(["a"])
     with pytest.raises(Conflict):
-        await here.storage.receive("a", pieces(film(10)))
+        await here.storage.finish("a", sent(film(700)))
     with pytest.raises(Conflict):
         await here.storage.reserve("a", ANN, 1, 1)
 
 
-async def test_a_second_body_during_the_inspection_of_the_first_does_not_touch_it(here: Open) -> None:
-    """Its reservation is still open then, and its file has its last name already."""
-    inspect = here.house.inspector.inspect
-    second: list[BaseException | None] = []
+async def test_an_upload_that_is_finished_twice_at_the_same_time_is_inspected_once(here: Open) -> None:
+    inspect, inspections = here.house.inspector.inspect, 0
 
-    async def slow(path: Path) -> object:
-        if not second:
-            second.append(None)
-            (result,) = await asyncio.gather(here.storage.receive("a", pieces(film(10))), return_exceptions=True)
-            assert isinstance(result, BaseException)
-            second[0] = result
+    async def counted(path: Path) -> Probe:
+        nonlocal inspections
+        inspections += 1
+        await asyncio.sleep(0.01)
         return await inspect(path)
 
-    here.house.inspector.inspect = slow  # type: ignore[method-assign, assignment]
-    assert (await stored(here.storage, "a", 700)).size == 700
-    assert isinstance(second[0], Conflict)
-    await here.storage.keep(["a"])
-    assert here.house.holds_exactly("a")
-    assert here.house.blobs.path("a", "video").read_bytes() == film(700)
+    here.house.inspector.inspect = counted  # type: ignore[method-assign]
+    await here.storage.reserve("a", ANN, 1000, 1000)
+    async with here.house.blobs.writer("a") as writer:
+        await writer.write(film(700))
+    one, other = await asyncio.gather(*(here.storage.finish("a", sent(film(700))) for _ in range(2)))
+    assert (one, inspections) == (other, 1)
+
+
+async def test_bytes_that_come_during_the_inspection_do_not_get_into_the_video(here: Open) -> None:
+    inspect = here.house.inspector.inspect
+    await here.storage.reserve("a", ANN, 1000, 1000)
+
+    async def appended(path: Path) -> Probe:
+        async with here.house.blobs.writer("a") as late:
+            await late.write(b"x")
+        return await inspect(path)
+
+    here.house.inspector.inspect = appended  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await received(here.storage, "a", film(700))
+    assert not here.house.files("objects") | here.house.files("incoming")
 
 
 async def test_an_upload_that_is_given_up_while_it_arrives_leaves_nothing(here: Open) -> None:
@@ -150,7 +172,7 @@ async def test_an_upload_that_is_given_up_while_it_arrives_leaves_nothing(here: 
 
     await here.storage.reserve("a", ANN, 100, 100)
     with pytest.raises(Conflict):
-        await here.storage.receive("a", slow())
+        await received(here.storage, "a", film(51), slow())
     assert here.house.holds_exactly()
 
 
@@ -184,10 +206,10 @@ async def test_deleting_frees_the_bytes_and_removes_the_files_whatever_became_of
 
 
 async def test_a_reservation_lives_until_its_time_is_over_and_longer_when_it_is_renewed(here: Open) -> None:
-    assert await here.storage.reserve("a", ANN, 100, 100) == 100
+    assert (await here.storage.reserve("a", ANN, 100, 100)).granted == 100
     here.house.clock.turn(RESERVATION - MOMENT)
     assert await here.storage.sweep() == {"expired": 0, "kept": 0, "refused": 0, "removed": 0}
-    assert await here.storage.reserve("a", ANN, 100, 100) == 100
+    assert (await here.storage.reserve("a", ANN, 100, 100)).granted == 100
     here.house.clock.turn(RESERVATION - MOMENT)
     assert (await here.storage.sweep())["expired"] == 0
     here.house.clock.turn(MOMENT)
@@ -228,7 +250,7 @@ async def test_a_catalogue_that_gives_no_answer_does_not_stop_the_rest_of_the_sw
 async def test_files_whose_removal_failed_are_removed_by_the_sweep(here: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     await stored(here.storage, "a", 700)
     with monkeypatch.context() as broken:
-        broken.setattr(here.house.blobs, "remove", lambda filename: (_ for _ in ()).throw(DOWN))
+        broken.setattr(here.house.blobs, "remove", lambda *_: (_ for _ in ()).throw(DOWN))
         await here.storage.delete(["a"])
         assert here.house.files("objects")
         assert here.house.ledger() == (0, 0)
@@ -239,7 +261,7 @@ async def test_files_whose_removal_failed_are_removed_by_the_sweep(here: Open, m
 async def test_what_a_paused_writer_leaves_after_the_removal_goes_a_day_later_and_then_the_row(here: Open) -> None:
     await stored(here.storage, "a", 700)
     await here.storage.delete(["a"])
-    await here.house.blobs.write("a", pieces(film(10)), 10)
+    await here.house.blobs.open_target("a", 10, None)
     here.house.clock.turn(SECOND_REMOVAL - MOMENT)
     assert (await here.storage.sweep())["removed"] == 0
     here.house.clock.turn(MOMENT)

@@ -7,7 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from shared.auth import User
-from shared.contracts import Deletions, Reservation, StoredVideo, UploadDone
+from shared.contracts import (
+    Chunk,
+    Deletions,
+    Grant,
+    Reservation,
+    SentVideo,
+    StoredVideo,
+    UploadDone,
+    UploadGrant,
+    UploadTarget,
+)
 from shared.errors import PeerRefused, ServiceError, Unavailable
 from video_service.outbox import Outbox
 from video_service.store import Owed, Page, Video
@@ -69,7 +79,7 @@ class Quota(Peer):
         self.refusal = PeerRefused(status, sentence, "full")
         self.reserved: dict[str, int] = {}
 
-    async def reserve(self, upload_id: str, reservation: Reservation) -> int:
+    def _claim(self, upload_id: str, reservation: Reservation) -> int:
         self.called("reserve")
         if upload_id not in self.reserved:
             if reservation.least > self.left:
@@ -85,16 +95,27 @@ class Quota(Peer):
 class Storage(Quota):
     def __init__(self) -> None:
         super().__init__(413, "Exceeding total storage limit: full")
+        self.arrived: dict[str, bytes] = {}
         self.objects: dict[str, bytes] = {}
         self.kept: set[str] = set()
         self.verdict: ServiceError | None = None
 
-    async def put(self, upload_id: str, chunks: AsyncIterator[bytes]) -> StoredVideo:
-        self.called("put")
+    async def reserve(self, upload_id: str, reservation: Reservation) -> UploadGrant:
+        return UploadGrant(granted=self._claim(upload_id, reservation), target=UploadTarget(url=upload_id))
+
+    async def send(self, target: UploadTarget, chunks: AsyncIterator[Chunk]) -> SentVideo:
+        self.called("send")
         content = b"".join([chunk async for chunk in chunks])
-        assert len(content) <= self.reserved[upload_id], "more than was reserved has been sent"
+        assert len(content) <= self.reserved[target.url], "more than was reserved has been sent"
+        self.arrived[target.url] = content
+        return SentVideo(size=len(content), crc32c="AAAAAA==")
+
+    async def finish(self, upload_id: str, sent: SentVideo) -> StoredVideo:
+        self.called("finish")
+        content = self.arrived.pop(upload_id)
         if self.verdict:
             raise self.verdict
+        assert len(content) == sent.size
         self.objects[upload_id] = content
         return StoredVideo(size=len(content), content_type="video/mp4", duration=1.5, width=64, height=48)
 
@@ -109,6 +130,7 @@ class Storage(Quota):
         self.called("delete")
         for name in filenames:
             self.give_back(name)
+            self.arrived.pop(name, None)
             self.objects.pop(name, None)
             self.kept.discard(name)
 
@@ -118,6 +140,9 @@ class Usage(Quota):
         super().__init__(429, "Exceeding daily bandwidth limit: full")
         self.uploads: dict[str, int] = {}
         self.deleted: set[str] = set()
+
+    async def reserve(self, upload_id: str, reservation: Reservation) -> Grant:
+        return Grant(granted=self._claim(upload_id, reservation))
 
     async def release(self, upload_id: str) -> None:
         self.called("release")
@@ -263,6 +288,7 @@ class World:
         return not (
             self.users.locks
             or self.storage.reserved
+            or self.storage.arrived
             or self.storage.objects
             or self.usage.reserved
             or self.usage.uploads

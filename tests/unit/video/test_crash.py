@@ -19,8 +19,8 @@ from video_service.service import VideoService
 from video_service.store.sqlite import SqliteStore
 from video_service.upload import Uploads
 
-# lock, two reservations, put, add, three things owed, three times paid
-UPLOAD_STEPS = 11
+# lock, two reservations, send, finish, add, three messages, each marked as delivered
+UPLOAD_STEPS = 12
 # find, delete, two things owed, twice paid; look, delete, the same four, look again
 DELETE_STEPS, DELETE_ALL_STEPS = 6, 7
 A_LONG_TIME = timedelta(hours=1)
@@ -40,7 +40,7 @@ class Peers:
             self.usage.give_back(name)
         for name in list(self.storage.reserved):
             if name not in self.storage.objects:
-                self.storage.give_back(name)
+                await self.storage.delete([name])
         for name in self.storage.objects.keys() - self.storage.kept:
             await (self.storage.keep([name]) if await videos.settle(name) else self.storage.delete([name]))
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 from unit.video.fakes import ANN, DOWN, MAX, Form, World
 
-from shared.contracts import Reservation
+from shared.contracts import Grant, Reservation
 from shared.errors import (
     BadRequest,
     Conflict,
@@ -177,7 +177,7 @@ async def test_a_reservation_whose_answer_is_lost_is_given_back(quota: str) -> N
     peer = getattr(world, quota)
     reserve = peer.reserve
 
-    async def lost(*claim: object) -> int:
+    async def lost(*claim: object) -> Grant:
         await reserve(*claim)
         raise DOWN
 
@@ -192,7 +192,7 @@ async def test_who_is_refused_by_one_quota_holds_nothing_of_the_other_however_sl
     world.storage.failing, world.storage.failure = "reserve", PeerRefused(413, "It is full.", "storage_limit")
     reserve = world.usage.reserve
 
-    async def slowly(upload_id: str, reservation: Reservation) -> int:
+    async def slowly(upload_id: str, reservation: Reservation) -> Grant:
         for _ in range(5):
             await asyncio.sleep(0)
         return await reserve(upload_id, reservation)
@@ -243,7 +243,7 @@ async def test_while_the_body_arrives_lock_and_reservations_are_renewed_whoever_
     renewed = asyncio.Event()
     reserve = world.usage.reserve
 
-    async def counted(*claim: object) -> int:
+    async def counted(*claim: object) -> Grant:
         if world.usage.calls.count("reserve") >= 4:
             renewed.set()
         return await reserve(*claim)  # type: ignore[arg-type]
