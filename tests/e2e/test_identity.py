@@ -21,8 +21,8 @@ from shared.identity import HEADER, SERVERLESS_HEADER
 
 SCHEDULER = account("scheduler")
 CALLERS = [*(account(name) for name in NAMES if name != "logging"), SCHEDULER]
-# No setting says whose keys are Google's. Python runs a file of this name at its start: only so are they others here.
-ELSEWHERE = "import os, shared.identity\nshared.identity.GOOGLES_KEYS = os.environ['CERTS_OF_THE_TEST']\n"
+# No setting says where Google's certificates are. Python runs sitecustomize.py at its start, and so this can.
+ELSEWHERE = "import os, shared.identity\nshared.identity.CERTS_URL = os.environ['CERTS_OF_THE_TEST']\n"
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,15 @@ def test_no_token_is_ever_printed_and_the_books_are_in_order(services: Services)
         assert not any(mark.lower() in said for mark in marks), service.name
 
 
-def test_without_the_test_keys_are_googles_own(hosts: dict[str, str], tmp_path: Path) -> None:
-    """No variable of a service's environment leads to other keys."""
-    environment = {"PATH": os.environ["PATH"], "CERTS_OF_THE_TEST": "http://x", "GOOGLES_KEYS": "http://x"}
+def test_certificates_are_googles_own_whatever_the_environment_says(hosts: dict[str, str], tmp_path: Path) -> None:
+    """Whatever controls this URL could forge any caller."""
+    environment = {"PATH": os.environ["PATH"], "CERTS_OF_THE_TEST": "http://x", "CERTS_URL": "http://x"}
     told = subprocess.run(
-        [sys.executable, "-c", "import json, shared.identity as i; print(json.dumps(i.GOOGLES_KEYS))"],
+        [sys.executable, "-c", "import json, shared.identity as i; print(json.dumps(i.CERTS_URL))"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         check=True,
         timeout=30,
     ).stdout
-    assert json.loads(told) == "https://www.googleapis.com/oauth2/v3/certs"
+    assert json.loads(told) == "https://www.googleapis.com/oauth2/v1/certs"

@@ -7,18 +7,22 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from jose import jwk, jwt
+from cryptography.x509.oid import NameOID
+from jose import jwt
 
 METADATA = "metadata.google.internal"
 CERTS = "www.googleapis.com"
+CERTS_PATH = "/oauth2/v1/certs"
 IDENTITY = "/computeMetadata/v1/instance/service-accounts/default/identity"
 
 
@@ -33,14 +37,15 @@ class Key:
         self.private = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
-        self.public = (
-            private.public_key()
-            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-            .decode()
+        # As Google shows it: an X.509 certificate that signs itself.
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "federated-signon.system.gserviceaccount.com")])
+        certificate = (
+            x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+            .not_valid_after(datetime.now(UTC) + timedelta(days=15))
+            .sign(private, hashes.SHA256())
         )
-
-    def shown(self) -> dict[str, str]:
-        return {**jwk.construct(self.public, "RS256").to_dict(), "kid": self.kid, "use": "sig", "alg": "RS256"}
+        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 class Google:
@@ -79,21 +84,21 @@ class Google:
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
         self.asked.append(path)
-        if request.url.host == CERTS and path == "/oauth2/v3/certs":
-            return httpx.Response(200, json=self.certs(), headers={"Cache-Control": "public, max-age=20000"})
+        if request.url.host == CERTS and path == CERTS_PATH:
+            return httpx.Response(200, json=self.certs())
         if request.url.host == METADATA and path == IDENTITY:
             return self.identity(request.headers.get("metadata-flavor"), request.url.params)
         return httpx.Response(404)
 
-    def certs(self) -> dict[str, Any]:
-        # Beside ours, what a reader has to pass over.
-        return {"keys": [{"kty": "EC", "kid": "other", "crv": "P-256"}, *(key.shown() for key in self.keys)]}
+    def certs(self) -> dict[str, str]:
+        return {key.kid: key.certificate for key in self.keys}
 
     def identity(self, flavor: str | None, params: Any) -> httpx.Response:
         if flavor != "Google" or params.get("format") != "full":
             return httpx.Response(403)
         self.audiences.append(params["audience"])
-        return httpx.Response(200, text=self.token(params["audience"], account(self.as_whom)))
+        headers = {"Content-Type": "text/html", "Metadata-Flavor": "Google"}
+        return httpx.Response(200, text=self.token(params["audience"], account(self.as_whom)), headers=headers)
 
     @contextmanager
     def serving(self, as_whom: str) -> Iterator[str]:
@@ -114,6 +119,7 @@ class Google:
                     status, text = 404, ""
                 body = text.encode()
                 self.send_response(status)
+                self.send_header("Content-Type", "text/html")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
