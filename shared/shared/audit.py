@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from functools import partial
 from typing import Self
 
 from shared.clock import utc_now
@@ -15,6 +16,7 @@ from shared.contracts import MAX_LOGS, LogBatch, LogEntry
 from shared.errors import ServiceError, Unavailable
 from shared.http import Peer
 from shared.ids import time_ordered_id
+from shared.retry import retry
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +48,16 @@ class AuditLog:
     async def __aexit__(self, *_: object) -> None:
         assert self._sender is not None
         self._closing.set()
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                if self._queue.empty() and not self._unsent:
-                    self._sender.cancel()
-                await asyncio.gather(self._sender, return_exceptions=True)
-        except TimeoutError:
+        if self._queue.empty() and not self._unsent:
             self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await asyncio.gather(self._sender, return_exceptions=True)  # and cancels it when the time is over
         self._drop(self._queue.qsize() + len(self._unsent))
 
     def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None:
         """Queue one entry; it carries its own id and time, so being sent twice or late changes nothing."""
-        # Made of what is right already, and judged where it arrives.
+        # Not validated here: logging-service does that.
         entry = LogEntry.model_construct(
             id=time_ordered_id(),
             user_id=user_id,
@@ -85,32 +84,22 @@ class AuditLog:
             self._unsent = []
 
     async def _send(self) -> None:
-        """Post one batch until it is taken. A receiver that refuses it for good is told once."""
-        attempt = 0
-        while True:
-            try:
-                await self._peer.call("POST", "/api/logs/batch", LogBatch(logs=self._unsent), tries=1)
-            except Unavailable:
-                await self._pause(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-                attempt += 1
-            except ServiceError as error:
-                log.error("logging-service refused a batch: %s", error.message)
-                self._drop(len(self._unsent))
-                return
-            else:
-                return
+        """Post one batch until it is taken. One that is refused for good is dropped."""
+        post = partial(self._peer.call, "POST", "/api/logs/batch", LogBatch(logs=self._unsent), tries=1)
+        try:
+            await retry(post, on=_is_away, tries=None, pauses=BACKOFF_SECONDS, sleep=self._pause)
+        except ServiceError as error:
+            log.error("logging-service refused a batch: %s", error.message)
+            self._drop(len(self._unsent))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before the next try; when closing, a receiver that is away is tried quickly until the time is over."""
+        """Wait before the next try; while closing only shortly, so that several tries fit into FLUSH_SECONDS."""
         if self._closing.is_set():
             await asyncio.sleep(BACKOFF_SECONDS[0])
         else:
             await self._until_closing(seconds)
 
     async def _until_closing(self, seconds: float) -> None:
-        """Wait, but not when this is to end."""
-        if seconds <= 0:
-            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
@@ -123,6 +112,10 @@ class AuditLog:
                 log.warning("log entries dropped so far: %s", self.dropped)
 
 
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, Unavailable)
+
+
 def _sendable(text: str) -> str:
-    """Whatever a user wrote, as text that JSON and every database take: no NUL, no half of a character."""
+    """What a user wrote, as text that JSON and every database take: no NUL, no half of a character."""
     return text[:LONGEST_DESCRIPTION].replace("\0", "").encode(errors="replace").decode()

@@ -1,5 +1,5 @@
-"""The peer client: how one service asks another. One HTTP client per process, and another for large bodies; every call
-carries our token and the trace.
+"""The peer client: how one service asks another. One HTTP client per process; every call carries our token and the
+trace. Large bodies do not go this way: an upload is sent to its target (video_service.target).
 
 A peer that cannot be reached, is late, or answers nonsense becomes ``Unavailable`` (our own 503). A peer that
 understood and said no becomes ``PeerRefused``, with its status and sentence.
@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import aiohttp
 import httpx
@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from shared.errors import PeerRefused, Unavailable
 from shared.logs import traceparent
+from shared.retry import retry
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ M = TypeVar("M", bound=BaseModel)
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 5.0
-# Never the caller's fault: our token is not taken (different secrets?), or the peer's address is somebody else's.
-NOBODYS_STATUS = {401, 403, 405}
-NOBODYS_CODE = "not_found"
+FAULTS = (httpx.HTTPError, aiohttp.ClientError, OSError)  # TimeoutError is an OSError
+# Never the caller's fault: our token is not taken (different secrets?), or another program has the peer's address.
+OUR_STATUS = {401, 403, 405}
+OUR_CODE = "not_found"
 # Shorter than our servers' own keep-alive (see shared.serving), so that a pooled connection is never a closed one.
 KEEPALIVE_SECONDS = 30.0
 
@@ -44,35 +46,26 @@ async def open_client(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 
-    ``identity`` adds to each call who we are (see shared.identity).
+    ``identity`` adds to each call which service makes it (see shared.identity).
     """
     limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEPALIVE_SECONDS)
-    async with _Client(transport or AiohttpTransport(limits=limits), identity) as client:
+    async with httpx.AsyncClient(
+        transport=transport or AiohttpTransport(limits=limits),
+        timeout=_timeout(READ_SECONDS),
+        event_hooks={"request": [identity.sign] if identity else []},
+        follow_redirects=False,  # a call carries our token, which no other address may have
+        trust_env=False,
+    ) as client:
         yield client
 
 
-class _Client(httpx.AsyncClient):
-    """Between services there are no redirects, cookies or challenges. To look for them in every answer takes a quarter
-    of a call; and answer and stream would hold each other, with all that the call was made of, until a collection.
-    """
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=CONNECT_SECONDS)
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, identity: Signer | None) -> None:
-        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        super().__init__(transport=transport, timeout=timeout, trust_env=False)
-        self._peers = transport
-        self._identity = identity
 
-    async def send(self, request: httpx.Request, *, stream: bool = False, **_: Any) -> httpx.Response:
-        if self._identity is not None:
-            await self._identity.sign(request)
-        response = await self._peers.handle_async_request(request)
-        response.request = request
-        if not stream:
-            try:
-                await response.aread()
-            finally:
-                await response.aclose()
-        return response
+def connection_broke(error: Exception) -> bool:
+    """Whether a call failed on the way, and may be made again. After a timeout it may not: it may be half done."""
+    return isinstance(error, FAULTS) and not isinstance(error, TimeoutError | httpx.ReadTimeout)
 
 
 class _Health(BaseModel):
@@ -106,22 +99,18 @@ class Peer:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = body.model_dump_json().encode()
-        for attempt in range(tries):
-            try:
-                async with asyncio.timeout(seconds):
-                    response = await self._client.request(
-                        method,
-                        self._url + path,
-                        headers=headers,
-                        content=content,
-                        timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
-                    )
-            except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-                if attempt + 1 < tries and not isinstance(error, TimeoutError | httpx.ReadTimeout):
-                    continue
-                raise self._unavailable(error) from error
-            return self._checked(response)
-        raise AssertionError("unreachable")
+
+        async def once() -> httpx.Response:
+            async with asyncio.timeout(seconds):
+                return await self._client.request(
+                    method, self._url + path, headers=headers, content=content, timeout=_timeout(seconds)
+                )
+
+        try:
+            response = await retry(once, on=connection_broke, tries=tries)
+        except FAULTS as error:
+            raise self._unavailable(error) from error
+        return self._checked(response)
 
     async def ask(
         self,
@@ -140,9 +129,8 @@ class Peer:
         try:
             async with asyncio.timeout(1.0):
                 response = await self._client.get(f"{self._url}/internal/health", headers=self._headers())
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            is_older = isinstance(error, httpx.UnsupportedProtocol)
-            return "does not speak HTTP/2 (is HTTP2 set there, too?)" if is_older else "unreachable"
+        except FAULTS:
+            return "unreachable"
         except Unavailable as error:  # our identity cannot be had
             return f"cannot be asked: {error.reason}"
         if response.status_code in (401, 403):
@@ -169,7 +157,7 @@ class Peer:
             refusal = PeerRefused(status, str(body["message"]), str(body.get("code", "refused")))
         except (ValueError, KeyError, TypeError, AttributeError):
             refusal = None
-        if refusal is None or not 400 <= status < 500 or status in NOBODYS_STATUS or refusal.code == NOBODYS_CODE:
+        if refusal is None or not 400 <= status < 500 or status in OUR_STATUS or refusal.code == OUR_CODE:
             log.error("%s answered %s", self.name, status)
             raise self._unavailable(None)
         raise refusal

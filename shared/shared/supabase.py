@@ -12,15 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
 
-import aiohttp
-import httpx
 from postgrest import APIError, CountMethod
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from shared.errors import Unavailable
-from shared.http import READ_SECONDS, open_client
+from shared.http import FAULTS, READ_SECONDS, connection_broke, open_client
+from shared.retry import retry
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
@@ -29,6 +28,10 @@ M = TypeVar("M", bound=BaseModel)
 
 COUNT = CountMethod.exact
 PAUSE_SECONDS = 0.1
+# Supabase's gateway turns an ``sb_secret_`` key into a token, by a clock that is sometimes ahead of PostgREST's. The
+# same call succeeds a second or two later (github.com/supabase/supabase/issues/49655).
+SKEW = "JWT issued at future"
+SKEW_PAUSES = (0.5, 1.5)
 # Worth another try: the way there (a gateway's own status), PostgREST without its database, and PostgreSQL's advice.
 PASSING = {"502", "503", "504", "520", "521", "522", "523", "524", "PGRST000", "PGRST001", "PGRST002", "40001", "40P01"}
 NO_MIGRATION = {"42P01", "42883", "PGRST202", "PGRST205"}
@@ -96,22 +99,19 @@ class Supabase:
         return answer.data
 
     async def _ask(self, query: Callable[[], _Query]) -> Any:
+        async def execute() -> Any:
+            async with asyncio.timeout(READ_SECONDS):
+                return await query().execute()
+
+        async def passing() -> Any:
+            return await retry(execute, on=_is_passing, tries=2, pauses=(PAUSE_SECONDS,))
+
         try:
-            try:
-                return await self._execute(query())
-            except (APIError, httpx.TransportError, aiohttp.ClientError, OSError) as error:
-                if not _is_passing(error):
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
-                return await self._execute(query())
+            return await retry(passing, on=_is_skew, tries=3, pauses=SKEW_PAUSES)
         except APIError as error:
             raise _unavailable(explain(error)) from error
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+        except FAULTS as error:
             raise _unavailable("it cannot be reached: is SUPABASE_URL right?") from error
-
-    async def _execute(self, query: _Query) -> Any:
-        async with asyncio.timeout(READ_SECONDS):
-            return await query.execute()
 
 
 def explain(error: APIError) -> str:
@@ -120,7 +120,9 @@ def explain(error: APIError) -> str:
     if code in NO_MIGRATION:
         return f"a table or function is missing ({message}): {MIGRATE}"
     if code in BAD_KEY:
-        return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
+        wrong_key = f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
+        skew = f"its clocks differ ({message}), and SUPABASE_KEY is right: this passes by itself"
+        return skew if _is_skew(error) else wrong_key
     if error.code is None:
         return f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"
     if code in NO_RIGHT:
@@ -133,7 +135,11 @@ def explain(error: APIError) -> str:
 def _is_passing(error: Exception) -> bool:
     if isinstance(error, APIError):
         return error.code is None or error.code in PASSING
-    return not isinstance(error, TimeoutError | httpx.ReadTimeout)  # it has had its time
+    return connection_broke(error)
+
+
+def _is_skew(error: Exception) -> bool:
+    return isinstance(error, APIError) and error.message == SKEW
 
 
 def _parsed(answer: type[M], data: object) -> M:

@@ -161,6 +161,19 @@ async def test_a_connection_that_breaks_is_tried_once_more(listen: Listen) -> No
     assert len(answers) == 1
 
 
+async def test_a_redirect_is_not_followed_because_the_call_carries_our_token() -> None:
+    asked: list[str] = []
+
+    def redirect(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(307, headers={"Location": "http://elsewhere/"})
+
+    async with open_client(httpx.MockTransport(redirect)) as client:
+        with pytest.raises(Unavailable):
+            await peer_of(client, "http://peer").call("GET", "/")
+    assert asked == ["http://peer/"]
+
+
 async def test_the_state_of_a_peer_is_a_word() -> None:
     def says(status: int, **body: str) -> Peer:
         return answering(lambda _: httpx.Response(status, json=body))

@@ -127,6 +127,7 @@ NONSENSE: dict[str, bytes | None] = {
     "no such table, 13": problem(404, "PGRST205", "Could not find the table"),
     "an expired key, 12": problem(401, "PGRST301", "JWT expired"),
     "an expired key, 13": problem(401, "PGRST303", "JWT expired"),
+    "a clock that is ahead": problem(401, "PGRST303", "JWT issued at future"),
     "no key for the gateway": answer(401, {"message": "Invalid API key"}),
     "a range past the end, 13": problem(416, "416", "garbled"),
     "a constraint": problem(400, "23514", "violates check constraint"),
@@ -148,6 +149,7 @@ async def test_everything_else_is_our_own_503_that_tells_nobody_why(
     listen: Listen, kind: str, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supabase, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(supabase, "SKEW_PAUSES", (0,))
     async with opened(await listen(Gateway(NONSENSE[kind]))) as database:
         with pytest.raises(Unavailable) as raised:
             await CALLS[call](database)
@@ -198,6 +200,23 @@ async def test_what_will_not_be_better_is_not_asked_again(listen: Listen) -> Non
         with pytest.raises(Unavailable):
             await database.call("figure_of", Figure)
     assert len(gateway.calls) == 1
+
+
+async def test_a_gateway_whose_clock_is_ahead_is_asked_for_two_seconds_and_the_key_is_not_blamed(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert 1 <= sum(supabase.SKEW_PAUSES) <= 2
+    monkeypatch.setattr(supabase, "SKEW_PAUSES", (0.01, 0.01))
+    ahead = NONSENSE["a clock that is ahead"]
+    async with opened(await listen(Gateway(ahead, ahead, GOOD))) as database:
+        assert (await database.call("figure_of", Figure)).figure == 7
+        assert caplog.text == ""
+    gateway = Gateway(ahead)
+    async with opened(await listen(gateway)) as database:
+        with pytest.raises(Unavailable) as raised:
+            await database.call("figure_of", Figure)
+    assert len(gateway.calls) == 3
+    assert "SUPABASE_KEY is right" in raised.value.reason
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""The one retry helper: how often a call is tried, after which pauses, and for which errors.
+
+It is tenacity (https://tenacity.readthedocs.io) with what all uses here have in common: the last error rises as it is,
+and an error that is not an ``Exception`` (a cancellation) is never tried again. It is for calls that may be repeated
+without a second effect. A sweep, the renewal of a lease and the outbox (whose next try is a row in a table) are not
+retries.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_never, wait_chain, wait_fixed
+
+T = TypeVar("T")
+
+
+async def retry(
+    call: Callable[[], Awaitable[T]],
+    *,
+    on: Callable[[Exception], bool],
+    tries: int | None,
+    pauses: Sequence[float] = (0.0,),
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> T:
+    """The result of ``call``, which is made again while it raises an error for which ``on`` is true.
+
+    ``tries`` counts the first one; with ``None`` there is no limit. ``pauses`` are the seconds between tries; the last
+    one is used from there on. ``sleep`` waits so long, or shorter where there is a reason to.
+    """
+    # A new object for each call: tenacity keeps the state of the loop in it.
+    attempts = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and on(error)),
+        stop=stop_never if tries is None else stop_after_attempt(tries),
+        wait=wait_chain(*map(wait_fixed, pauses)),
+        sleep=sleep,
+        reraise=True,
+    )
+    async for attempt in attempts:
+        with attempt:
+            return await call()
+    raise AssertionError("unreachable")
