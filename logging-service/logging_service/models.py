@@ -16,10 +16,6 @@ from logging_service.store import Page, Row
 from shared.contracts import MAX_LOGS, LogBatch, LogEntry
 
 
-class Message(BaseModel):
-    message: str
-
-
 class LogOut(BaseModel):
     id: uuid.UUID
     user_id: uuid.UUID

@@ -11,11 +11,10 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Protocol
 
 from fastapi import Depends, Request
-from fastapi.openapi.models import HTTPBearer
-from fastapi.security.base import SecurityBase
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from jose import jws, jwt
 from jose.exceptions import JOSEError
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -148,56 +147,55 @@ def _refuse() -> NoReturn:
     raise Unauthorized
 
 
-class _Bearer(SecurityBase):
-    """Who sent the token in the header. It is the dependency itself: one more of them costs more than the verifying."""
+class TrustingContext(Protocol):
+    """What checking a caller takes of a service's ``Context``; ``identity`` is None where Google vouches for nobody."""
 
-    model = HTTPBearer(description="The token that `POST /api/users/login` gives.")
-    scheme_name = "HTTPBearer"
-
-    @staticmethod
-    def token(request: Request) -> str | None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else None
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def identity(self) -> Identity | None: ...
 
 
-class _User(_Bearer):
-    async def __call__(self, request: Request) -> User:
-        tokens: Tokens = request.app.state.tokens
-        return tokens.user(self.token(request) or _refuse())
+def _context(request: Request) -> TrustingContext:
+    context: TrustingContext = request.app.state.context
+    return context
 
 
-class _Admin(_User):
-    async def __call__(self, request: Request) -> User:
-        user = await super().__call__(request)
-        if not user.is_admin:
-            raise Forbidden("Only an administrator may do this.")
-        return user
+_bearer = HTTPBearer(auto_error=False, description="The token that `POST /api/users/login` gives.")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-class _Service(_Bearer):
-    async def __call__(self, request: Request) -> str:
-        tokens: Tokens = request.app.state.tokens
-        token = self.token(request)
-        if not token:
-            raise Unauthorized("This call needs a service's token.")
-        service = tokens.service(token)
-        identity: Identity | None = request.app.state.identity
-        if identity is not None:
-            await identity.caller(bearer(request.headers.get(HEADER)))
-        return service
+async def _user(request: Request, given: _Credentials) -> User:
+    return _context(request).tokens.user(given.credentials if given else _refuse())
 
 
-class _Sweeper(_Service):
-    async def __call__(self, request: Request) -> str:
-        identity: Identity | None = request.app.state.identity
-        token = self.token(request)
-        if identity is not None and token and is_googles(token):
-            return await identity.caller(token)
-        return await super().__call__(request)
+CurrentUser = Annotated[User, Depends(_user)]
 
 
-CurrentUser = Annotated[User, Depends(_User())]
-Admin = Annotated[User, Depends(_Admin())]
-Service = Annotated[str, Depends(_Service())]
-Sweeper = Annotated[str, Depends(_Sweeper())]
+async def _admin(user: CurrentUser) -> User:
+    if not user.is_admin:
+        raise Forbidden("Only an administrator may do this.")
+    return user
+
+
+async def _service(request: Request, given: _Credentials) -> str:
+    if given is None:
+        raise Unauthorized("This call needs a service's token.")
+    context = _context(request)
+    service = context.tokens.service(given.credentials)
+    if context.identity is not None:
+        await context.identity.caller(bearer(request.headers.get(HEADER)))
+    return service
+
+
+async def _sweeper(request: Request, given: _Credentials) -> str:
+    identity = _context(request).identity
+    if identity is not None and given and is_googles(given.credentials):
+        return await identity.caller(given.credentials)
+    return await _service(request, given)
+
+
+Admin = Annotated[User, Depends(_admin)]
+Service = Annotated[str, Depends(_service)]
+Sweeper = Annotated[str, Depends(_sweeper)]
 """A service; or Cloud Scheduler, which has no token of ours, by what Google says of its account."""

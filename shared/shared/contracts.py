@@ -3,7 +3,7 @@
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import (
     AfterValidator,
@@ -53,7 +53,20 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+# ── every service to its caller ──
+
+
+class Message(Contract):
+    message: str
+
+
 # ── everything to logging-service ──
+
+
+class Recorder(Protocol):
+    """Records what a user did; never waits and never fails (see ``shared.audit``)."""
+
+    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class LogEntry(Contract):

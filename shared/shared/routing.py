@@ -1,75 +1,92 @@
-"""FastAPI's route, whose small requests take the short way.
+"""A shortcut past FastAPI for small requests: 1.4 to 1.6 times as many of them in the same processor time.
 
-FastAPI asks at every request what a dependency is, and which parameters of which kind a route has: that takes longer
-than verifying the token, reading the row and writing the answer. It is the same each time. So where a route asks for
-nothing but the request, dependencies that ask for nothing but the request, and plain values of its path and query, its
-call is put together once, of the very fields that FastAPI has made of its signature. Every other route, and every
-request in which anything is wrong, is FastAPI's own affair: it alone says what is wrong.
+Measured as the processor time of a service for one request, with this file and with FastAPI's own ``APIRoute``: daily
+usage 112 to 134 µs and 172 to 188, a feed of 16 videos 122 to 150 µs and 203 to 266.
+
+At every request FastAPI finds out again what each dependency is and which parameters of which kind a route has. Here
+that is done once a route. A route takes the shortcut if it asks for the request, plain values of its path and query,
+and dependencies that ask for the request or for one another. Every other route, every request with a wrong value, and
+an app with ``dependency_overrides`` is left to FastAPI.
+
+To remove it: delete this file, its test and ``route_class=Route`` in each ``APIRouter(…)``; nothing else knows of it.
+
+It subclasses ``APIRoute`` and overrides ``get_route_handler``, as FastAPI documents
+(https://fastapi.tiangolo.com/how-to/custom-request-and-route/). What it reads is not documented: the fields of
+``Dependant`` and ``ModelField``, and ``iter_route_contexts``. So pyproject.toml caps FastAPI and Starlette, and
+``tests/unit/shared/test_routing.py`` compares every answer with FastAPI's own.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import fields
 from inspect import iscoroutinefunction, signature
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Path, Query
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _PLAIN = (str, int, uuid.UUID)
 
 
 class Route(APIRoute):
     """``APIRouter(route_class=Route)``."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        self._beginning, self._is_pattern, _ = self.path.partition("{")
-        self.goes_the_short_way = _is_simple(self)
-        if self.goes_the_short_way:
-            self.app = _call(self, general=self.app)
+    def get_route_handler(self) -> Handler:
+        stock = super().get_route_handler()
+        chosen: Handler | None = None
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Starlette's, but for a glance at the path: most routes are not the one."""
-        path: str = scope["path"]
-        if not scope.get("root_path") and not (
-            path.startswith(self._beginning) if self._is_pattern else path == self._beginning
-        ):
-            return Match.NONE, {}
-        return super().matches(scope)
+        async def handle(request: Request) -> Response:
+            nonlocal chosen
+            if request.app.dependency_overrides:
+                return await stock(request)
+            if chosen is None:
+                chosen = _choose(self, request.app, stock)
+            return await chosen(request)
+
+        return handle
 
 
-def _call(route: APIRoute, general: ASGIApp) -> ASGIApp:
+def _choose(route: APIRoute, app: FastAPI, stock: Handler) -> Handler:
+    # The route as the app includes it: `include_router` may add dependencies to it.
+    included = [context for context in iter_route_contexts(app.routes) if context.original_route is route]
+    return _shortcut(included[0], stock) if len(included) == 1 and is_simple(included[0]) else stock
+
+
+def _shortcut(route: RouteContext, stock: Handler) -> Handler:
     dependant, field = route.dependant, route.response_field
-    endpoint: Callable[..., Awaitable[Any]] = route.endpoint
-    request_name = dependant.request_param_name
-    dependencies = [(sub.name, sub.call, sub.request_param_name) for sub in dependant.dependencies]
+    endpoint: Callable[..., Awaitable[Any]] = dependant.call
+    # Each dependency, and where in `given` its arguments are; the request is the first one there.
+    places: dict[Any, int] = {}
+    dependencies: list[tuple[Any, dict[str, int]]] = []
+    for sub in _in_order(dependant):
+        if sub.call not in places:  # one that two ask for is called once
+            dependencies.append((sub.call, _arguments(sub, places)))
+            places[sub.call] = len(dependencies)
+    arguments = _arguments(dependant, places)
     path_fields = [(one.name, one.validate) for one in dependant.path_params]
     query_fields = [
         (one.name, one.validate, one.get_default(), one.field_info.is_required()) for one in dependant.query_params
     ]
     status = route.status_code or 200
 
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        values: dict[str, Any] = {}
-        for name, dependency, asks in dependencies:
-            given = await dependency(**{asks: request})  # type: ignore[misc, arg-type]
-            if name is not None:
-                values[name] = given
+    async def shortcut(request: Request) -> Response:
+        given: list[Any] = [request]
+        for call, names in dependencies:
+            given.append(await call(**{name: given[place] for name, place in names.items()}))
+        values = {name: given[place] for name, place in arguments.items()}
         is_wrong = False
         for name, validate in path_fields:
-            values[name], errors = validate(scope["path_params"][name])
+            values[name], errors = validate(request.scope["path_params"][name])
             is_wrong = is_wrong or bool(errors)
         # As request.query_params has it, where the last of several is the one.
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)) if query_fields else {}
+        sent = request.scope["query_string"].decode("latin-1") if query_fields else ""
+        query = dict(parse_qsl(sent, keep_blank_values=True)) if sent else {}
         for name, validate, default, is_required in query_fields:
             if name in query:
                 values[name], errors = validate(query[name])
@@ -78,34 +95,50 @@ def _call(route: APIRoute, general: ASGIApp) -> ASGIApp:
                 values[name] = default
                 is_wrong = is_wrong or is_required
         if is_wrong:
-            await general(scope, receive, send)
-            return
-        if request_name is not None:
-            values[request_name] = request
+            return await stock(request)  # FastAPI says what is wrong
         answer = await endpoint(**values)
-        if not isinstance(answer, Response):
-            assert field is not None
-            answer, errors = field.validate(answer)
-            assert not errors, f"{route.path} answers something else than it says"
-            answer = Response(field.serialize_json(answer), status, media_type="application/json")
-        await answer(scope, receive, send)
+        if isinstance(answer, Response):
+            return answer
+        answer, errors = field.validate(answer)
+        assert not errors, f"{route.path} answers something else than it says"
+        return Response(field.serialize_json(answer), status, media_type="application/json")
 
-    return call
+    return shortcut
 
 
-def _is_simple(route: APIRoute) -> bool:
-    """Whether we know all that the route asks for."""
+def _arguments(dependant: Dependant, places: Mapping[Any, int]) -> dict[str, int]:
+    """What is called with the request (place 0) and with dependencies, by the names of its arguments."""
+    requests = (dependant.request_param_name, dependant.http_connection_param_name)
+    return {name: 0 for name in requests if name} | {
+        sub.name: places[sub.call] for sub in dependant.dependencies if sub.name
+    }
+
+
+def is_simple(route: RouteContext) -> bool:
+    """Whether the shortcut knows everything that the route asks for."""
     dependant = route.dependant
-    calls = {id(sub.call) for sub in dependant.dependencies}
     return (
         _asks_only_for(dependant, "path_params", "query_params", "dependencies", "request_param_name", "scope")
         and all(map(_is_plain, [*dependant.path_params, *dependant.query_params]))
-        and all(_asks_only_for(sub, "request_param_name") for sub in dependant.dependencies)
-        and all(sub.request_param_name and _is_async(sub.call) for sub in dependant.dependencies)
-        and len(calls) == len(dependant.dependencies)  # what is asked for twice is given once
-        and iscoroutinefunction(route.endpoint)
+        and all(map(_is_simple_dependency, _in_order(dependant)))
+        and iscoroutinefunction(dependant.call)
         and route.max_body_size is None
         and _answers_as_it_is(route)
+    )
+
+
+def _in_order(dependant: Dependant) -> Iterator[Dependant]:
+    """All dependencies, each after those that it asks for itself."""
+    for sub in dependant.dependencies:
+        yield from _in_order(sub)
+        yield sub
+
+
+def _is_simple_dependency(sub: Dependant) -> bool:
+    return (
+        _asks_only_for(sub, "dependencies", "request_param_name", "http_connection_param_name")
+        and sub.use_cache
+        and (iscoroutinefunction(sub.call) or iscoroutinefunction(type(sub.call).__call__))
     )
 
 
@@ -115,19 +148,15 @@ def _asks_only_for(dependant: Dependant, *known: str) -> bool:
     return not any(getattr(dependant, field.name) for field in fields(dependant) if field.name not in itself | {*known})
 
 
-def _is_async(call: Any) -> bool:
-    return iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
-
-
 def _is_plain(field: Any) -> bool:
     info = field.field_info
     aliases = {field.name, field.alias, field.validation_alias} - {None}
     return type(info) in (Path, Query) and info.annotation in _PLAIN and len(aliases) == 1 and not info.validate_default
 
 
-def _answers_as_it_is(route: APIRoute) -> bool:
+def _answers_as_it_is(route: RouteContext) -> bool:
     """A response; or a model, all of it, as JSON."""
-    returned = signature(route.endpoint).return_annotation
+    returned = signature(route.dependant.call).return_annotation
     if isinstance(returned, type) and issubclass(returned, Response):
         return True
     options = (

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from logging import getLogger
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors
-from shared.auth import Service, Sweeper
+from shared.auth import Service, Sweeper, TrustingContext
 from shared.errors import BadRequest, ServiceError, TooLarge, Unavailable
 from shared.logs import RequestLog
 from shared.routing import Route
@@ -38,6 +38,7 @@ def _digits(value: object) -> object:
 plain = BeforeValidator(_digits)
 Start = Annotated[int, plain, Query(ge=0, description="How many to skip.")]
 Check = Callable[[], Awaitable[str]]
+Sweep = Callable[[], Awaitable[dict[str, int]]]
 
 
 def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()) -> None:
@@ -48,22 +49,43 @@ def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()
     errors.install(app)
     app.add_middleware(_BodyLimit, streams=tuple(streams))
     app.add_middleware(
-        _Cors,
+        CORSMiddleware,
         allow_origins=settings.origins,
         allow_credentials="*" not in settings.origins,  # with both, every page would be every user's
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"],
         allow_headers=["Content-Type", "Authorization", "Range", "If-Range", "If-None-Match", "traceparent"],
         expose_headers=["Content-Range", "Accept-Ranges", "Content-Length", "ETag", "Retry-After"],
     )
+    app.add_middleware(_PreflightRefusals)
     app.add_middleware(RequestLog)
 
 
-def add_routes(app: FastAPI, *routers: APIRouter) -> None:
-    """Make their routes the app's own, before those of its documentation.
+class ServiceContext(TrustingContext, Protocol):
+    """What shared code takes of a service's ``Context``, the one name in ``app.state``."""
 
-    FastAPI's ``include_router`` has each router match each request, twice.
-    """
-    app.router.routes[:0] = [route for router in routers for route in router.routes]
+    @property
+    def checks(self) -> Mapping[str, Check]: ...
+
+
+class SweptContext(ServiceContext, Protocol):
+    """The same of a service that sweeps."""
+
+    @property
+    def sweep(self) -> Sweep: ...
+
+
+def lifespan(
+    open_context: Callable[[], AbstractAsyncContextManager[ServiceContext]],
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """FastAPI's ``lifespan``: what ``open_context`` opens is ``app.state.context`` while the service runs."""
+
+    @asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
+        async with open_context() as context:
+            app.state.context = context
+            yield
+
+    return opened
 
 
 class Health(BaseModel):
@@ -79,7 +101,7 @@ class Ready(BaseModel):
     checks: dict[str, str]
 
 
-def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter:
+def status_routes(service: str) -> APIRouter:
     """``/health``: the process is up. ``/ready``: everything it stands on answers, each named with its state."""
     router = APIRouter(tags=["status"], responses=errors.RESPONSES, route_class=Route)
 
@@ -94,7 +116,8 @@ def status_routes(service: str, checks: Callable[[Request], Mapping[str, Check]]
 
     @router.get("/ready", summary="Whether its database, storage and peers answer")
     async def ready(request: Request) -> Ready:
-        named = checks(request)
+        context: ServiceContext = request.app.state.context
+        named = context.checks
         states = dict(zip(named, await asyncio.gather(*(check() for check in named.values())), strict=True))
         failed = [name for name, state in states.items() if state != "ok"]
         if failed:
@@ -114,9 +137,6 @@ async def answers(ping: Awaitable[Any]) -> str:
     return "ok"
 
 
-Sweep = Callable[[], Awaitable[dict[str, int]]]
-
-
 def one_at_a_time(sweep: Sweep) -> Sweep:
     """So that whoever asks for a round is answered when everything that was begun before is done, too."""
     turn = asyncio.Lock()
@@ -129,13 +149,13 @@ def one_at_a_time(sweep: Sweep) -> Sweep:
 
 
 def sweep_route() -> APIRouter:
-    """``POST /internal/sweep``: one round of ``app.state.sweep`` now; answers what it did."""
+    """``POST /internal/sweep``: one round of the context's ``sweep`` now; answers what it did."""
     router = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
     @router.post("/sweep")
     async def sweep_now(request: Request, _: Sweeper) -> dict[str, int]:
-        sweep: Sweep = request.app.state.sweep
-        return await sweep()
+        context: SweptContext = request.app.state.context
+        return await context.sweep()
 
     return router
 
@@ -213,25 +233,32 @@ class _BodyTooLong(Exception):
     pass
 
 
-class _Cors(CORSMiddleware):
-    """Starlette's, but a refused preflight is JSON like every other error, and who is no page is answered sooner."""
+class _PreflightRefusals:
+    """Stands around ``CORSMiddleware``: a preflight that it refuses in plain text is JSON like every other error."""
 
-    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
-        if "origin" in request_headers:
-            await super().simple_response(scope, receive, send, request_headers)
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "OPTIONS" or not _is_preflight(Headers(scope=scope)):
+            await self.app(scope, receive, send)
             return
+        refusal: Headers | None = None
 
-        async def vary(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"vary", b"Origin")]
-            await send(message)
+        async def rewrite(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refusal = Headers(raw=message["headers"])
+            elif refusal is None:
+                await send(message)
+            else:  # the middleware sends its sentence in one piece
+                kept = {name: value for name, value in refusal.items() if not name.startswith("content-")}
+                error = BadRequest(f"{message['body'].decode()}.", code="cors", headers=kept)
+                await errors.render(error)(scope, receive, send)
 
-        await self.app(scope, receive, vary)
+        await self.app(scope, receive, rewrite)
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-        reason = bytes(response.body).decode()
-        return errors.render(BadRequest(f"{reason}.", code="cors", headers=headers))
+
+def _is_preflight(headers: Headers) -> bool:
+    """As ``CORSMiddleware`` tells it, which then answers by itself."""
+    return "origin" in headers and "access-control-request-method" in headers

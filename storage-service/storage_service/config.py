@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from shared.settings import MIB, Megabytes, Seconds, ServiceSettings, Url
 
-# Of what Cloud Run lets through over HTTP/1 if an answer says how long it is.
-LARGEST_THERE = 32 * MIB
 # Google's signed URLs may be good for a week, and one of ours lives for two windows.
 LONGEST_WINDOW = 604_800 // 2
 
@@ -43,7 +41,6 @@ class Settings(ServiceSettings):
     storage_emulator_host: Url | None = None
     storage_emulator_public_url: Url | None = None
     signed_url_seconds: Annotated[int, Field(ge=2, le=LONGEST_WINDOW)] = 900
-    k_service: str | None = None  # Cloud Run's own, in every container there
     offer_upload_files: bool = False
     accel_redirect: Annotated[str, AfterValidator(_location)] | None = None
 
@@ -62,11 +59,6 @@ class Settings(ServiceSettings):
     @property
     def needs_disk(self) -> bool:
         return super().needs_disk or self.gcs_bucket is None
-
-    @property
-    def sized_below(self) -> int | None:
-        """An answer of so many bytes or more must not say how many; None: all may."""
-        return LARGEST_THERE if self.http2 or self.k_service else None
 
     @property
     def max_storage_bytes(self) -> int:

@@ -1,127 +1,111 @@
-"""Bytes from a file to a viewer, quickly and without standing in anybody's way.
+"""How a stored video or thumbnail is delivered to a viewer. There are three ways:
 
-A file leaves in steps of 1 MiB, straight from the page cache through a mapping: no copy, no hop to a thread. Where
-the next step is not in the cache, a thread reads it, so that the loop never waits for a disk. Steps are taken in
-turn: one of all deliveries, then everything else that waits (``send`` need not suspend), so that a small request
-waits for one step and not for as many as there are viewers. A viewer who goes away stops it: the server's ``send``
-does not say so, only ``http.disconnect`` does.
+- it lies in a bucket: a redirect to a signed URL, and the bucket sends it;
+- it lies in our folder and nginx stands in front: ``X-Accel-Redirect``, and nginx sends it (accel.py);
+- it lies in our folder: we send it (file_response.py).
 """
 
 import asyncio
-import os
+import uuid
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from storage_service import ranges
-from storage_service.open_files import OpenFile, OpenFiles
+from shared.errors import NotFound
+from storage_service import accel, file_response, ranges
+from storage_service.blobs import Blobs, Kind, LocalFile, Method
+from storage_service.metering import StreamMeter
+from storage_service.open_files import OpenFiles
+from storage_service.store import StoredObject
 
-STEP = 1_048_576
-# Linux reads ahead in windows of this size, so one probe in each tells of the rest.
-PROBE_EVERY = 131_072
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+CACHE_SECONDS = 3600
 
 
-class FileSlice(Response):
-    """Bytes ``start`` to ``stop`` of a file; ``sent`` is told of each step that was handed to the server."""
+class Delivery:
+    """``nginx_location`` is the internal location of the nginx in front, if there is one.
+
+    ``redirect_seconds`` is how long a browser may keep a redirect to the bucket.
+    """
 
     def __init__(
-        self,
-        file: OpenFile,
-        start: int,
-        stop: int,
-        *,
-        status: int,
-        headers: Mapping[str, str],
-        sent: Callable[[int], None],
-        turn: asyncio.Lock,
-        sized: bool,
+        self, blobs: Blobs, files: OpenFiles, meter: StreamMeter, *, nginx_location: str | None, redirect_seconds: int
     ) -> None:
-        super().__init__(status_code=status, headers={**headers, "Content-Length": str(stop - start)})
-        if not sized:
-            del self.headers["Content-Length"]
-        self._file = file
-        self._start = start
-        self._stop = stop
-        self._sent = sent
-        self._turn = turn
+        self._blobs = blobs
+        self._files = files
+        self.meter = meter
+        self._nginx_location = nginx_location
+        self._redirect_seconds = redirect_seconds
+        self._turn = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if scope["method"] == "HEAD" or self._start == self._stop:
-            await send({"type": "http.response.body", "body": b""})
-            return
-        if self._stop - self._start <= STEP:  # the most of all ranges: it is over before anybody could be gone
-            await self._send_step(send, self._start)
-            return
-        gone = asyncio.create_task(_disconnected(receive))
+    async def answer(self, request: Request, found: StoredObject, kind: Kind, viewer: uuid.UUID) -> Response:
+        """The answer to a GET or HEAD of ``found``; the bytes that it sends are counted for ``viewer``.
+
+        Raises ``RangeNotSatisfiable``, ``NotFound`` if it was removed just now, and ``Unavailable``.
+        """
+        assert found.video is not None
+        content_type = found.video.content_type if kind == "video" else "image/jpeg"
+        headers = {
+            "Content-Type": content_type,
+            "Cache-Control": f"private, max-age={CACHE_SECONDS}",
+            "Content-Disposition": "inline",
+            "X-Content-Type-Options": "nosniff",
+            # A page that isolates itself (COEP) may embed it; the capability is what protects it.
+            "Cross-Origin-Resource-Policy": "cross-origin",
+        }
+        count = partial(self.meter.count, viewer)
+        method: Method = "HEAD" if request.method == "HEAD" else "GET"
+        address = await self._blobs.address(found.filename, kind, content_type, method)
+        if isinstance(address, LocalFile):
+            return self._from_folder(request, address.path, found, kind, headers, count)
+        if kind == "video" and method == "GET":
+            count(_asked_for(request, found))
+        return self._redirect(address.url, headers)
+
+    def _from_folder(
+        self,
+        request: Request,
+        path: Path,
+        found: StoredObject,
+        kind: Kind,
+        headers: Mapping[str, str],
+        count: Callable[[int], None],
+    ) -> Response:
+        etag, modified = f'"{found.filename}.{kind}"', found.created_at
         try:
-            for at in range(self._start, self._stop, STEP):
-                if gone.done():
-                    break
-                await self._send_step(send, at)
-                async with self._turn:
-                    await asyncio.sleep(0)
-        finally:
-            gone.cancel()
+            if self._nginx_location:
+                by_nginx = accel.answer(
+                    request, path, self._nginx_location, etag=etag, modified=modified, headers=headers, asked=count
+                )
+                if by_nginx is not None:
+                    return by_nginx
+            return file_response.answer(
+                request,
+                path,
+                files=self._files,
+                etag=etag,
+                modified=modified,
+                headers=headers,
+                sent=count,
+                turn=self._turn,
+            )
+        except FileNotFoundError:
+            raise NotFound("This video does not exist any more.") from None
 
-    async def _send_step(self, send: Send, at: int) -> None:
-        end = min(at + STEP, self._stop)
-        if _is_cached(self._file.descriptor, at, end):
-            step: bytes | memoryview = self._file.content[at:end]
-        else:
-            step = await asyncio.to_thread(os.pread, self._file.descriptor, end - at, at)
-        await send({"type": "http.response.body", "body": step, "more_body": end < self._stop})
-        self._sent(end - at)
+    def _redirect(self, url: str, headers: Mapping[str, str]) -> Response:
+        ours = {name: value for name, value in headers.items() if name not in ("Content-Type", "Content-Disposition")}
+        moved = {"Location": url, "Cache-Control": f"private, max-age={self._redirect_seconds}"}
+        return Response(status_code=302, headers={**ours, **moved})
 
 
-def answer(
-    request: Request,
-    path: Path,
-    *,
-    files: OpenFiles,
-    etag: str,
-    modified: datetime,
-    headers: Mapping[str, str],
-    sent: Callable[[int], None],
-    turn: asyncio.Lock,
-    sized_below: int | None = None,
-) -> Response:
-    """What this GET or HEAD of ``path`` is owed: 200, 206 or 304; ``turn`` is the same for all deliveries of a process.
+def _asked_for(request: Request, found: StoredObject) -> int:
+    """How many bytes the bucket is asked for; it does not tell us how many it has sent.
 
-    A body of ``sized_below`` bytes or more goes without its length. Where it may be told it is: that way is quicker.
-    Raises ``RangeNotSatisfiable``, and ``FileNotFoundError`` if the file is gone.
+    Conditions in the request are about what the bucket sent before, and the bucket decides about them.
     """
-    headers = {**headers, "Accept-Ranges": "bytes", "ETag": etag, "Last-Modified": ranges.http_date(modified)}
-    file = files.open(path)
-    part = ranges.select(request.headers, size=file.size, etag=etag, modified=modified, is_get=request.method == "GET")
-    if part.status == 304:
-        return Response(status_code=304, headers={k: v for k, v in headers.items() if k != "Content-Type"})
-    if part.status == 206:
-        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
-    sized = sized_below is None or request.method == "HEAD" or part.stop - part.start < sized_below
-    return FileSlice(
-        file, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn, sized=sized
-    )
-
-
-def _is_cached(descriptor: int, start: int, stop: int) -> bool:
-    """Whether reading these bytes would not wait for the disk; False where the system cannot tell."""
-    if _NOWAIT is None:
-        return False
-    probe = bytearray(1)
-    try:
-        return all(
-            os.preadv(descriptor, [probe], at, _NOWAIT) == 1 for at in (*range(start, stop, PROBE_EVERY), stop - 1)
-        )
-    except OSError:  # EAGAIN: not in the cache; EOPNOTSUPP: a file system that cannot tell
-        return False
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    assert found.video is not None
+    span = {"range": request.headers["range"]} if "range" in request.headers else {}
+    part = ranges.select(span, size=found.video.size, etag="", modified=found.created_at, is_get=True)
+    return part.stop - part.start

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.clock import Clock, utc_now
-from shared.contracts import SentVideo, StoredVideo, UploadGrant
+from shared.contracts import Recorder, SentVideo, StoredVideo, UploadGrant
 from shared.errors import Conflict, NotFound, ServiceError, TooLarge, Unavailable, UnsupportedMedia
 from shared.settings import MIB
 from storage_service.blobs import Blobs, Remote
@@ -32,10 +32,6 @@ class Catalogue(Protocol):
 
 class Inspector(Protocol):
     async def inspect(self, source: Path | Remote) -> Probe: ...
-
-
-class Recorder(Protocol):
-    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class StorageService:

@@ -63,16 +63,13 @@ def test_50_mib_in_one_form_pass_both_fronts_and_come_back_to_the_byte(ada: Pers
     assert url.startswith(ada.services.cloud_run.urls["storage"])
     for http2 in (True, False):
         with httpx.Client(http1=not http2, http2=http2, timeout=60, trust_env=False) as client:
-            film = client.get(url)
-            assert (film.status_code, "content-length" in film.headers) == (200, False)
-            assert hashlib.sha256(film.content).digest() == hashlib.sha256(large).digest()
-            part = client.get(url, headers={"Range": f"bytes={16 * MIB}-{16 * MIB + 999}"})
-            assert (part.status_code, part.content) == (206, large[16 * MIB : 16 * MIB + 1000])
-            assert part.headers["content-length"] == "1000"
-            most = client.get(url, headers={"Range": "bytes=100-"})
-            assert (most.status_code, "content-length" in most.headers) == (206, False)
-            assert most.headers["content-range"] == f"bytes 100-{len(large) - 1}/{len(large)}"
-            assert most.content == large[100:]
+            # In ranges: of a whole of 32 MiB or more a bucket would be the sender there.
+            ranges = [f"bytes={start}-{start + 16 * MIB - 1}" for start in range(0, len(large), 16 * MIB)]
+            parts = [client.get(url, headers={"Range": wanted}) for wanted in ranges]
+            assert {part.status_code for part in parts} == {206}
+            assert all(part.headers["content-length"] == str(len(part.content)) for part in parts)
+            content = b"".join(part.content for part in parts)
+            assert hashlib.sha256(content).digest() == hashlib.sha256(large).digest()
             assert client.head(url).headers["content-length"] == str(len(large))
     assert ada.services.cloud_run.cut == 0
     ada.delete_all()

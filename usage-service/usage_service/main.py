@@ -14,6 +14,7 @@ from shared.identity import open_identity
 from shared.settings import load
 from usage_service import routes
 from usage_service.config import Settings
+from usage_service.context import Context
 from usage_service.service import UsageService
 from usage_service.store import open_store
 
@@ -21,40 +22,40 @@ from usage_service.store import open_store
 def create_app(settings: Settings | None = None, transport: httpx.AsyncBaseTransport | None = None) -> FastAPI:
     """The whole service; ``transport`` stands in for the network towards the peers."""
     settings = settings or load(Settings)
-    tokens = Tokens(settings)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            store = await stack.enter_async_context(open_store(settings))
-            identity = await stack.enter_async_context(open_identity(settings, transport))
-            app.state.identity = identity
-            client = await stack.enter_async_context(open_client(transport, identity))
-            logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
-            audit = await stack.enter_async_context(AuditLog(logging_service))
-            usage = UsageService(
-                store,
-                audit,
-                daily_limit=settings.daily_limit,
-                reservation_seconds=settings.reservation_seconds,
-            )
-            app.state.usage = usage
-            app.state.sweep = web.one_at_a_time(usage.sweep)
-            app.state.checks = {
-                "database": lambda: web.answers(store.ping()),
-                "logging-service": logging_service.state,
-            }
-            await stack.enter_async_context(web.sweeping(app.state.sweep, settings.sweep_seconds))
-            yield
-
-    app = FastAPI(title="usage-service", lifespan=lifespan, redirect_slashes=False, telemetry=web.TELEMETRY)
-    app.state.tokens = tokens
-    web.add_routes(
-        app,
-        routes.public,
-        routes.internal,
-        web.sweep_route(),
-        web.status_routes("usage-service", lambda request: request.app.state.checks),
+    app = FastAPI(
+        title="usage-service",
+        lifespan=web.lifespan(lambda: open_context(settings, transport)),
+        redirect_slashes=False,
+        telemetry=web.TELEMETRY,
     )
+    app.include_router(routes.public)
+    app.include_router(routes.internal)
+    app.include_router(web.sweep_route())
+    app.include_router(web.status_routes("usage-service"))
     web.install(app, settings)
     return app
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Context]:
+    """Open everything that the service stands on, in this order; it is closed in the reverse one."""
+    tokens = Tokens(settings)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        identity = await stack.enter_async_context(open_identity(settings, transport))
+        client = await stack.enter_async_context(open_client(transport, identity))
+        logging_service = Peer(client, "logging-service", settings.logging_service_url, tokens.for_service)
+        audit = await stack.enter_async_context(AuditLog(logging_service))
+        usage = UsageService(
+            store,
+            audit,
+            daily_limit=settings.daily_limit,
+            reservation_seconds=settings.reservation_seconds,
+        )
+        checks = {
+            "database": lambda: web.answers(store.ping()),
+            "logging-service": logging_service.state,
+        }
+        sweep = web.one_at_a_time(usage.sweep)
+        await stack.enter_async_context(web.sweeping(sweep, settings.sweep_seconds))
+        yield Context(tokens=tokens, identity=identity, usage=usage, checks=checks, sweep=sweep)

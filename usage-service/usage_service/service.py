@@ -4,10 +4,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Protocol
 
 from shared.clock import Clock, utc_now
-from shared.contracts import Deletion, Reservation, Streamed, UploadDone
+from shared.contracts import Deletion, Recorder, Reservation, Streamed, UploadDone
 from shared.errors import Conflict, LimitReached
 from shared.settings import MIB
 from usage_service.store import Event, OverLimit, Store
@@ -15,10 +14,6 @@ from usage_service.store import Event, OverLimit, Store
 MONITORING = "UsageMonitoringService"
 # A report of streamed bytes is repeated within seconds, or not at all any more.
 REPEATABLE = timedelta(days=2)
-
-
-class Recorder(Protocol):
-    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,6 @@ class Login(BaseModel):
     password: str
 
 
-class Message(BaseModel):
-    message: str
-
-
 class LoggedIn(BaseModel):
     message: str
     token: str

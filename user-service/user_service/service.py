@@ -9,6 +9,7 @@ import email_validator
 
 from shared.auth import User
 from shared.clock import Clock, utc_now
+from shared.contracts import Recorder
 from shared.errors import Conflict, Forbidden, NotFound, Unauthorized
 from user_service.passwords import Passwords
 from user_service.store import Account, Store
@@ -19,10 +20,6 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 ACCOUNTS = "UserAccountService"
 MIN_PASSWORD, MAX_PASSWORD = 8, 128
 MAX_EMAIL = 320
-
-
-class Recorder(Protocol):
-    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class TokenIssuer(Protocol):

@@ -81,10 +81,6 @@ class VideoUrl(BaseModel):
     url: str
 
 
-class Message(BaseModel):
-    message: str
-
-
 class DeletedAll(BaseModel):
     message: str
     deleted: int

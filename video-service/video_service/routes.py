@@ -3,39 +3,20 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from shared.auth import CurrentUser, Service
-from shared.contracts import Filename, VideoState, printable
+from shared.contracts import Filename, Message, VideoState, printable
 from shared.errors import RESPONSES, BadRequest
 from shared.media_url import MediaUrls
 from shared.routing import Route
 from shared.web import Start, plain
-from video_service.models import DeletedAll, Message, Uploaded, VideoOut, VideoPage, VideoUrl
+from video_service.context import ContextDependency
+from video_service.models import DeletedAll, Uploaded, VideoOut, VideoPage, VideoUrl
 from video_service.multipart import UploadForm
-from video_service.service import VideoService
 from video_service.store import Page
-from video_service.upload import Uploads
 
-
-async def _videos(request: Request) -> VideoService:
-    videos: VideoService = request.app.state.videos
-    return videos
-
-
-async def _uploads(request: Request) -> Uploads:
-    uploads: Uploads = request.app.state.uploads
-    return uploads
-
-
-async def _urls(request: Request) -> MediaUrls:
-    urls: MediaUrls = request.app.state.media_urls
-    return urls
-
-
-Videos = Annotated[VideoService, Depends(_videos)]
-Urls = Annotated[MediaUrls, Depends(_urls)]
 Limit = Annotated[int, plain, Query(ge=1, le=100, description="How many to answer at most.")]
 
 public = APIRouter(prefix="/api/videos", tags=["videos"], responses=RESPONSES, route_class=Route)
@@ -61,13 +42,11 @@ _FORM: dict[str, Any] = {
 
 
 @public.post("/upload", openapi_extra=_FORM)
-async def upload(
-    request: Request, user: CurrentUser, urls: Urls, uploads: Annotated[Uploads, Depends(_uploads)]
-) -> Uploaded:
+async def upload(request: Request, user: CurrentUser, context: ContextDependency) -> Uploaded:
     # The raw request: a form parameter would have the whole body read before the token is.
-    form = UploadForm(request.headers.get("content-type", ""), request.stream(), request.app.state.upload_idle_seconds)
-    video = await uploads.upload(user, _declared(request), form)
-    return Uploaded(message="Video uploaded successfully", file=VideoOut.of(video, urls, user.id))
+    form = UploadForm(request.headers.get("content-type", ""), request.stream(), context.upload_idle_seconds)
+    video = await context.uploads.upload(user, _declared(request), form)
+    return Uploaded(message="Video uploaded successfully", file=VideoOut.of(video, context.media_urls, user.id))
 
 
 def _declared(request: Request) -> int | None:
@@ -82,43 +61,44 @@ def _declared(request: Request) -> int | None:
 @public.get("/stream", response_model=VideoPage)
 async def newest(
     user: CurrentUser,
-    videos: Videos,
-    urls: Urls,
+    context: ContextDependency,
     start: Start = 0,
     limit: Limit = 16,
     q: Annotated[str, Query(max_length=255, description="Part of a title, in any case."), printable] = "",
 ) -> Response:
-    return _answer(await videos.newest(user, search=q.strip(), start=start, limit=limit), urls, user.id)
+    page = await context.videos.newest(user, search=q.strip(), start=start, limit=limit)
+    return _answer(page, context.media_urls, user.id)
 
 
 @public.get("/user/{user_id}", response_model=VideoPage)
 async def of_user(
-    user_id: uuid.UUID, user: CurrentUser, videos: Videos, urls: Urls, start: Start = 0, limit: Limit = 4
+    user_id: uuid.UUID, user: CurrentUser, context: ContextDependency, start: Start = 0, limit: Limit = 4
 ) -> Response:
-    return _answer(await videos.of_user(user, user_id, start=start, limit=limit), urls, user.id)
+    page = await context.videos.of_user(user, user_id, start=start, limit=limit)
+    return _answer(page, context.media_urls, user.id)
 
 
 @public.get("/stream/{filename}")
-async def watch(filename: str, user: CurrentUser, videos: Videos, urls: Urls) -> VideoUrl:
-    video = await videos.watch(user, filename)
-    return VideoUrl(url=urls.mint(video.filename, user.id))
+async def watch(filename: str, user: CurrentUser, context: ContextDependency) -> VideoUrl:
+    video = await context.videos.watch(user, filename)
+    return VideoUrl(url=context.media_urls.mint(video.filename, user.id))
 
 
 @public.delete("/delete/{filename}")
-async def delete(filename: str, user: CurrentUser, videos: Videos) -> Message:
-    await videos.delete(user, filename)
+async def delete(filename: str, user: CurrentUser, context: ContextDependency) -> Message:
+    await context.videos.delete(user, filename)
     return Message(message="Video deleted successfully")
 
 
 @public.delete("/delete-all")
-async def delete_all(user: CurrentUser, videos: Videos) -> DeletedAll:
-    deleted = await videos.delete_all(user)
+async def delete_all(user: CurrentUser, context: ContextDependency) -> DeletedAll:
+    deleted = await context.videos.delete_all(user)
     return DeletedAll(message="All videos deleted successfully", deleted=deleted)
 
 
 @internal.post("/{filename}/settle")
-async def settle(filename: Filename, videos: Videos, _: Service) -> VideoState:
-    return VideoState(exists=await videos.settle(filename))
+async def settle(filename: Filename, context: ContextDependency, _: Service) -> VideoState:
+    return VideoState(exists=await context.videos.settle(filename))
 
 
 def _answer(page: Page, urls: MediaUrls, viewer: uuid.UUID) -> Response:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shared.auth import User
 from shared.clock import Clock, utc_now
-from shared.contracts import is_filename
+from shared.contracts import Recorder, is_filename
 from shared.errors import Forbidden, NotFound
 from video_service import outbox
 from video_service.outbox import Outbox
@@ -24,10 +24,6 @@ FORGET_EVERY = timedelta(hours=1)
 
 class Storage(Protocol):
     async def answers(self) -> None: ...
-
-
-class Recorder(Protocol):
-    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class VideoService:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from shared.auth import User
 from shared.clock import Clock, utc_now
-from shared.contracts import Chunk, Grant, Reservation, SentVideo, StoredVideo, UploadGrant, UploadTarget
+from shared.contracts import Chunk, Grant, Recorder, Reservation, SentVideo, StoredVideo, UploadGrant, UploadTarget
 from shared.errors import (
     Conflict,
     Invalid,
@@ -58,10 +58,6 @@ class Storage(Protocol):
 
 class Usage(Protocol):
     async def reserve(self, upload_id: str, reservation: Reservation) -> Grant: ...
-
-
-class Recorder(Protocol):
-    def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None: ...
 
 
 class Uploads:

@@ -6,6 +6,7 @@ changed. Its filename is never used again.
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -14,6 +15,20 @@ from storage_service.config import Settings
 
 Kind = Literal["video", "thumbnail"]
 Method = Literal["GET", "HEAD"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine; it may be removed at any time."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """An absolute URL of the bucket, by which a browser fetches the object without us."""
+
+    url: str
 
 
 class Remote(Protocol):
@@ -65,8 +80,8 @@ class Blobs(Protocol):
         """
         ...
 
-    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path | str:
-        """Where a viewer gets it: a file to send him, which may be gone at any time, or a URL to send him to.
+    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> LocalFile | SignedUrl:
+        """Where the object is: a file to be sent, or a URL to redirect to.
 
         A URL is good for ``method`` alone and for minutes, answers with ``content_type``, and is the same for all who
         ask within a window of time, so that a browser's cache works.

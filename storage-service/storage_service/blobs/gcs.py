@@ -22,7 +22,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 
 from shared.contracts import SentVideo, UploadTarget, is_filename
 from shared.errors import Conflict, NotFound, Unavailable
-from storage_service.blobs import Kind, Method, OpenTarget
+from storage_service.blobs import Kind, Method, OpenTarget, SignedUrl
 from storage_service.blobs.account import Account, open_account
 from storage_service.blobs.signing import bucket_unavailable
 from storage_service.config import Settings
@@ -88,8 +88,8 @@ class GcsBlobs:
         blob = self._blob(filename, "thumbnail")
         await self._run(partial(blob.upload_from_string, jpeg, content_type="image/jpeg", **PATIENT))
 
-    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> str:
-        return await self._urls.url(_key(filename, kind), content_type, method)
+    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> SignedUrl:
+        return SignedUrl(await self._urls.url(_key(filename, kind), content_type, method))
 
     async def remove(self, filename: str, session: str | None) -> None:
         blobs = [self._blob(filename, kind) for kind in KEYS]

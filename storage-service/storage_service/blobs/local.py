@@ -17,7 +17,7 @@ import google_crc32c
 from shared.contracts import SentVideo, UploadTarget, is_filename
 from shared.disk import Disk, FileWriter
 from shared.errors import Conflict, NotFound, Unavailable
-from storage_service.blobs import Kind, Method, OpenTarget
+from storage_service.blobs import Kind, LocalFile, Method, OpenTarget
 from storage_service.blobs.capability import UploadUrls
 from storage_service.config import Settings
 
@@ -143,8 +143,8 @@ class LocalBlobs:
             await self.ping()
             raise Conflict("This upload has been given up; please start it again.", code="upload_gone") from None
 
-    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> Path:
-        return self.path(filename, kind)
+    async def address(self, filename: str, kind: Kind, content_type: str, method: Method) -> LocalFile:
+        return LocalFile(self.path(filename, kind))
 
     def path(self, filename: str, kind: Kind) -> Path:
         if not is_filename(filename):

@@ -8,7 +8,7 @@ import httpx
 
 from shared.check import Trial
 from shared.errors import Unavailable
-from storage_service.blobs import Blobs, open_blobs
+from storage_service.blobs import Blobs, SignedUrl, open_blobs
 from storage_service.blobs.local import LocalBlobs
 from storage_service.config import Settings
 
@@ -39,8 +39,8 @@ async def _try(blobs: Blobs) -> None:
             raise _failed("an object that was written is read otherwise")
         await blobs.finish(filename, len(CONTENT), CONTENT)
         address = await blobs.address(filename, "video", "text/plain", "GET")
-        if isinstance(address, str):
-            await _fetch(address)
+        if isinstance(address, SignedUrl):
+            await _fetch(address.url)
     finally:
         await blobs.remove(filename, opened.session)
 

@@ -1,6 +1,7 @@
 """How to get every kind of error out of the five services; ``test_errors`` says which."""
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -83,7 +84,7 @@ def broken(service: str, error: Exception) -> Call:
             raise error
 
     async def call(house: House, person: Person) -> httpx.Response:
-        rules = getattr(house.app(service).state, RULES[service])
+        rules = getattr(house.app(service).state.context, RULES[service])
         store, rules._store = rules._store, Broken()
         try:
             return await read(service)(house, person)
@@ -115,7 +116,7 @@ async def while_uploading(house: House, person: Person) -> httpx.Response:
 
 async def standing_still(house: House, person: Person) -> httpx.Response:
     state = house.app("video-service").state
-    patience, state.upload_idle_seconds = state.upload_idle_seconds, 0.01
+    context, state.context = state.context, dataclasses.replace(state.context, upload_idle_seconds=0.01)
     body, content_type = form(film(), "Slow")
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -125,7 +126,7 @@ async def standing_still(house: House, person: Person) -> httpx.Response:
     try:
         return await person.ask("POST", UPLOAD, content=chunks(), headers={"Content-Type": content_type})
     finally:
-        state.upload_idle_seconds = patience
+        state.context = context
 
 
 async def beside_the_film(house: House, person: Person) -> httpx.Response:

@@ -18,7 +18,7 @@ from contract.video_storage.sending import STORAGE_URL, open_targets, open_wire,
 
 from shared.contracts import SentVideo, UploadTarget
 from shared.errors import Conflict, NotFound, ServiceError, Unavailable
-from storage_service.blobs import Blobs, Kind, open_blobs
+from storage_service.blobs import Blobs, Kind, LocalFile, open_blobs
 from storage_service.config import Settings
 from video_service import target
 from video_service.target import Targets, Upload
@@ -92,9 +92,9 @@ def described(content: bytes) -> SentVideo:
 async def content(blobs: Blobs, filename: str, kind: Kind = "video") -> bytes | None:
     """What a viewer gets; None if it is not there."""
     address = await blobs.address(filename, kind, "video/mp4", "GET")
-    if isinstance(address, Path):
-        return address.read_bytes() if address.exists() else None
-    return await asyncio.to_thread(gcs.fetched, address)
+    if isinstance(address, LocalFile):
+        return address.path.read_bytes() if address.path.exists() else None
+    return await asyncio.to_thread(gcs.fetched, address.url)
 
 
 @pytest.mark.parametrize(("chunk", "piece"), [(999, 4 * UNIT), (UNIT, UNIT), (1_000_000, target.LARGEST_PIECE)])

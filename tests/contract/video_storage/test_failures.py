@@ -26,8 +26,8 @@ def later(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def clock() -> Any:
             return utc_now() + timedelta(hours=1)
 
-        videos = house.app("video-service").state.videos
-        for whose in (videos, videos._outbox, house.app("storage-service").state.storage):
+        videos = house.app("video-service").state.context.videos
+        for whose in (videos, videos._outbox, house.app("storage-service").state.context.storage):
             monkeypatch.setattr(whose, "_clock", clock)
 
     return turn
@@ -156,7 +156,7 @@ async def test_with_usage_down_when_the_video_is_entered_its_bytes_are_counted_l
 async def test_when_the_database_fails_in_the_middle_the_object_is_asked_about_and_goes(
     house: House, ann: Person, later: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = house.app("video-service").state.uploads._store
+    store = house.app("video-service").state.context.uploads._store
 
     async def away(*_: object) -> None:
         raise OSError("the database is on fire")
@@ -174,7 +174,9 @@ async def test_when_the_database_fails_in_the_middle_the_object_is_asked_about_a
     assert (await house.sweep("storage-service"))["refused"] >= 1
     assert len(before - set(folder.rglob("*.video"))) == 1
     assert not house.holds_nothing_for(ann)
-    monkeypatch.setattr(house.app("usage-service").state.usage, "_clock", lambda: utc_now() + timedelta(hours=1))
+    monkeypatch.setattr(
+        house.app("usage-service").state.context.usage, "_clock", lambda: utc_now() + timedelta(hours=1)
+    )
     await house.sweep("usage-service")
     assert house.holds_nothing_for(ann)
 

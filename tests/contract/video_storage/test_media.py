@@ -172,6 +172,6 @@ async def test_what_was_sent_is_reported_to_the_byte_as_what_its_viewer_streamed
     await fetch(house, entry["filepath"], if_none_match="*")
     await fetch(house, entry["filepath"], range="bytes=100000-")
     jpeg = await fetch(house, entry["filepath"].replace(".mp4", ".jpg"))
-    meter = house.app("storage-service").state.meter
+    meter = house.app("storage-service").state.context.delivery.meter
     await meter.report()
     assert (await ann.get(USAGE))["streamedMb"] == (100_500 + len(jpeg.content)) / 1_048_576

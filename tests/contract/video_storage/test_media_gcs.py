@@ -45,7 +45,7 @@ async def ask(house: House, url: str, method: str = "GET", **headers: str) -> ht
 
 
 async def streamed(house: House, viewer: Person) -> int:
-    await house.app("storage-service").state.meter.report()
+    await house.app("storage-service").state.context.delivery.meter.report()
     return round((await viewer.get(USAGE))["streamedMb"] * 1_048_576)
 
 

@@ -36,9 +36,13 @@ class Weather:
         self._dice = dice
         self._connect = house.switchboard.handle_async_request
         house.switchboard.handle_async_request = self.connect  # type: ignore[method-assign]
-        videos, uploads = house.app("video-service").state.videos, house.app("video-service").state.uploads
+        context = house.app("video-service").state.context
+        videos, uploads = context.videos, context.uploads
         videos._store = uploads._store = videos._outbox._store = Flaky(videos._store, self)
-        for rules in (house.app("storage-service").state.storage, house.app("usage-service").state.usage):
+        for rules in (
+            house.app("storage-service").state.context.storage,
+            house.app("usage-service").state.context.usage,
+        ):
             rules._store = Flaky(rules._store, self)
 
     async def connect(self, request: httpx.Request) -> httpx.Response:
@@ -118,8 +122,8 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 async def settle(house: House) -> None:
     """Time passes with good weather, and everybody sweeps."""
-    videos = house.app("video-service").state.videos
-    storage, usage = house.app("storage-service").state.storage, house.app("usage-service").state.usage
+    videos = house.app("video-service").state.context.videos
+    storage, usage = house.app("storage-service").state.context.storage, house.app("usage-service").state.context.usage
     for whose in (videos, videos._outbox, storage, usage):
         whose._clock = lambda: utc_now() + timedelta(hours=1)
     for _ in range(3):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -195,7 +196,7 @@ async def test_cloud_scheduler_calls_the_sweeps_that_there_are_and_no_other(rele
         app = importlib.import_module(f"{name}_service.main").create_app(
             settings_of(name)(_env_file=None, jwt_secret="x" * 32)  # type: ignore[call-arg]
         )
-        app.state.identity = None
+        app.state.context = SimpleNamespace(identity=None)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
             statuses[f"{url(name)}/internal/sweep"] = (await client.post("http://it/internal/sweep")).status_code
     assert set(statuses.values()) == {401, 404}

@@ -1,5 +1,6 @@
 """The short way to a route gives what FastAPI's own way gives, and is taken only where it does."""
 
+import traceback
 import uuid
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -7,15 +8,16 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Path, Query, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, Path, Query, Request, Security
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel
 
-from shared import errors
+from shared import errors, routing
 from shared.errors import Forbidden, NotFound
-from shared.routing import Route
-from shared.web import add_routes, plain
+from shared.routing import Route, is_simple
+from shared.web import plain
 
 
 class Caller:
@@ -31,8 +33,11 @@ async def state(request: Request) -> dict[str, int]:
     return {"films": 3}
 
 
-async def nested(caller: Annotated[str, Depends(Caller())]) -> str:
-    return caller
+CALLER = Caller()
+
+
+async def nested(request: Request, caller: Annotated[str, Depends(CALLER)]) -> str:
+    return f"{caller} at {request.url.path}"
 
 
 async def closing() -> AsyncIterator[int]:
@@ -55,7 +60,8 @@ class Answer(BaseModel):
 
 
 def _way(request: Request) -> str:
-    return "FastAPI's" if "fastapi_inner_astack" in request.scope else "short"
+    frames = traceback.extract_stack()
+    return "short" if any((one.filename, one.name) == (routing.__file__, "shortcut") for one in frames) else "FastAPI's"
 
 
 def routes(kind: type[APIRoute]) -> APIRouter:
@@ -97,6 +103,26 @@ def routes(kind: type[APIRoute]) -> APIRouter:
     async def guarded(request: Request) -> Answer:
         return Answer(way=_way(request), given={})
 
+    @router.get("/nested", **simple)
+    async def nests(
+        request: Request, who: Annotated[str, Depends(nested)], caller: Annotated[str, Depends(CALLER)]
+    ) -> Answer:
+        return Answer(way=_way(request), given={"who": who, "caller": caller})
+
+    @router.get("/bearer", **simple)
+    async def bearer(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+    ) -> Answer:
+        return Answer(way=_way(request), given={"token": given and given.credentials})
+
+    @router.get("/scoped", **general)
+    async def scoped(request: Request, caller: Annotated[str, Security(nested, scopes=["all"])]) -> Answer:
+        return Answer(way=_way(request), given={"caller": caller})
+
+    @router.get("/anew", **general)
+    async def anew(request: Request, caller: Annotated[str, Depends(nested, use_cache=False)]) -> Answer:
+        return Answer(way=_way(request), given={"caller": caller})
+
     @router.post("/body", **general)
     async def body(request: Request, answer: Answer) -> Answer:
         return Answer(way=_way(request), given=answer.given)
@@ -112,10 +138,6 @@ def routes(kind: type[APIRoute]) -> APIRouter:
     @router.get("/alias", **general)
     async def alias(request: Request, n: Annotated[int, Query(alias="number")]) -> Answer:
         return Answer(way=_way(request), given={"n": n})
-
-    @router.get("/nested", **general)
-    async def nests(request: Request, caller: Annotated[str, Depends(nested)]) -> Answer:
-        return Answer(way=_way(request), given={"caller": caller})
 
     @router.get("/yields", **general)
     async def yields(request: Request, one: Annotated[int, Depends(closing)]) -> Answer:
@@ -146,7 +168,7 @@ def routes(kind: type[APIRoute]) -> APIRouter:
 
 def client(kind: type[APIRoute]) -> httpx.AsyncClient:
     app = FastAPI(redirect_slashes=False)
-    add_routes(app, routes(kind))
+    app.include_router(routes(kind))
     errors.install(app)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://service", headers={"Authorization": "me"})
@@ -184,6 +206,9 @@ ASKED = [
     ("GET", "/things/many?n=1&n=2"),
     ("GET", "/things/alias?number=1"),
     ("GET", "/things/nested"),
+    ("GET", "/things/bearer"),
+    ("GET", "/things/scoped"),
+    ("GET", "/things/anew"),
     ("GET", "/things/yields"),
     ("GET", "/things/thread"),
     ("GET", "/things/later"),
@@ -212,7 +237,7 @@ def test_openapi_tells_the_same() -> None:
     told = []
     for kind in (APIRoute, Route):
         app = FastAPI()
-        add_routes(app, routes(kind))
+        app.include_router(routes(kind))
         told.append(app.openapi())
     assert told[0] == told[1]
 
@@ -228,6 +253,45 @@ async def test_the_short_way_is_taken_by_the_routes_that_ask_for_nothing_else() 
             if answer.status_code < 204 and path in kinds:
                 ways[str(kinds[path])].add(answer.json()["way"])
     assert ways == {"simple": {"short"}, "general": {"FastAPI's"}}
+
+
+async def test_a_dependency_that_is_overridden_is_overridden_on_the_short_way_too() -> None:
+    app = FastAPI()
+    app.include_router(routes(Route))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as browser:
+        browser.headers["Authorization"] = "me"
+        before = await browser.get("/things/model")
+        app.dependency_overrides[state] = lambda: {"films": 99}
+        overridden = await browser.get("/things/model")
+        app.dependency_overrides.clear()
+        after = await browser.get("/things/model")
+    assert [answer.json()["given"]["films"] for answer in (before, overridden, after)] == [
+        {"films": 3},
+        {"films": 99},
+        {"films": 3},
+    ]
+
+
+async def test_what_an_inclusion_adds_counts_for_each_inclusion_alone() -> None:
+    router = APIRouter(route_class=Route)
+
+    @router.get("/way")
+    async def way(request: Request) -> Answer:
+        return Answer(way=_way(request), given={})
+
+    guarded, twice = FastAPI(), FastAPI()
+    for app in (guarded, twice):
+        errors.install(app)
+    guarded.include_router(router, prefix="/guarded", dependencies=[Depends(CALLER)])
+    twice.include_router(router)
+    twice.include_router(router, prefix="/guarded", dependencies=[Depends(CALLER)])
+    for app in (guarded, twice):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as browser:
+            assert (await browser.get("/guarded/way")).status_code == 403
+            allowed = await browser.get("/guarded/way", headers={"Authorization": "me"})
+            assert allowed.json()["way"] == ("short" if app is guarded else "FastAPI's")
+            assert (await browser.get("/way")).status_code == (404 if app is guarded else 200)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +311,11 @@ async def test_the_short_way_is_taken_by_the_routes_that_ask_for_nothing_else() 
 def test_what_the_page_asks_for_all_the_time_goes_the_short_way(service: str, path: str) -> None:
     """Nothing would be wrong without it, but slow: a FastAPI that names its things anew must not go unnoticed."""
     module = import_module(f"{service}_service.routes")
-    routers = [value for value in vars(module).values() if isinstance(value, APIRouter)]
+    app = FastAPI()
+    for router in {id(value): value for value in vars(module).values() if isinstance(value, APIRouter)}.values():
+        app.include_router(router)
     (route,) = [
-        route
-        for router in routers
-        for route in router.routes
-        if isinstance(route, Route) and route.path == path and "GET" in route.methods
+        route for route in iter_route_contexts(app.routes) if route.path == path and "GET" in (route.methods or ())
     ]
-    assert route.goes_the_short_way
+    assert isinstance(route.original_route, Route)
+    assert is_simple(route)

@@ -21,10 +21,11 @@ class Service:
         self.swept = 0
         self.read = 0
         self.app = FastAPI()
-        self.app.state.tokens = Tokens(settings)
-        self.app.state.identity = None
-        self.app.include_router(web.status_routes("some-service", lambda _: {"database": self.ping}))
-        self.app.state.sweep = web.one_at_a_time(self.sweep)
+        self.tokens = Tokens(settings)
+        self.identity = None
+        self.checks = {"database": self.ping}
+        self.app.state.context = self
+        self.app.include_router(web.status_routes("some-service"))
         self.app.include_router(web.sweep_route())
         self.app.post("/count")(self.count)
         self.app.post("/stream/count")(self.count)
@@ -68,7 +69,8 @@ async def test_a_foreign_page_is_refused_in_json(client: httpx.AsyncClient) -> N
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     refused = await client.options("/count", headers=asked)
     assert refused.status_code == 400
-    assert isinstance(refused.json()["message"], str)
+    assert refused.json() == {"message": "Disallowed CORS origin.", "code": "cors"}
+    assert "origin" in refused.headers["vary"].lower()
     assert "access-control-allow-origin" not in refused.headers
     assert "access-control-allow-origin" not in (await client.get("/health", headers=asked)).headers
 
@@ -146,7 +148,7 @@ async def test_a_check_that_fails_or_hangs_is_unreachable(monkeypatch: pytest.Mo
 
 
 async def test_only_services_sweep(client: httpx.AsyncClient, service: Service) -> None:
-    tokens: Tokens = service.app.state.tokens
+    tokens = service.tokens
     anne = User.model_validate({"id": "00000000-0000-0000-0000-000000000001", "email": "", "role": "admin"})
     assert (await client.post("/internal/sweep")).status_code == 401
     as_anne = {"Authorization": f"Bearer {tokens.for_user(anne, 60)}"}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from unit.storage.signatures import ENDPOINT, KEY, verify
 
 from shared.settings import SettingsError
-from storage_service.blobs import open_blobs
+from storage_service.blobs import SignedUrl, open_blobs
 from storage_service.config import LONGEST_WINDOW, Settings
 
 SECRET = "what signs nothing here, and is long enough"
@@ -30,21 +30,24 @@ async def test_an_emulator_gets_plain_urls_without_a_key_and_signed_ones_with_it
     emulator = "http://127.0.0.1:9"
     async with open_blobs(settings(storage_emulator_host=emulator)) as blobs:
         plain = await blobs.address("film", "video", "video/webm", "GET")
-    assert plain == (f"{emulator}/bucket/{KEY}?response-content-disposition=inline&response-content-type=video%2Fwebm")
+    assert plain == SignedUrl(
+        f"{emulator}/bucket/{KEY}?response-content-disposition=inline&response-content-type=video%2Fwebm"
+    )
     given = settings(storage_emulator_host=emulator, google_application_credentials=key_file)
     async with open_blobs(given) as blobs:
         signed = await blobs.address("film", "thumbnail", "image/jpeg", "GET")
-    assert isinstance(signed, str)
-    assert signed.startswith(f"{emulator}/bucket/thumbnails/film.jpg?")
-    verify(signed, "GET", private.public_key(), datetime.now(UTC).timestamp())
+    assert isinstance(signed, SignedUrl)
+    assert signed.url.startswith(f"{emulator}/bucket/thumbnails/film.jpg?")
+    verify(signed.url, "GET", private.public_key(), datetime.now(UTC).timestamp())
 
 
 async def test_browsers_are_sent_to_where_they_reach_the_emulator(key_file: Path, private: rsa.RSAPrivateKey) -> None:
     given = settings(storage_emulator_host="http://bucket:4443", storage_emulator_public_url="http://localhost:9")
     for way in (given, given.model_copy(update={"google_application_credentials": key_file})):
         async with open_blobs(way) as blobs:
-            url = await blobs.address("film", "video", "video/mp4", "GET")
-        assert isinstance(url, str)
+            address = await blobs.address("film", "video", "video/mp4", "GET")
+        assert isinstance(address, SignedUrl)
+        url = address.url
         assert url.startswith(f"http://localhost:9/bucket/{KEY}?")
     verify(url, "GET", private.public_key(), datetime.now(UTC).timestamp())
 
@@ -52,15 +55,17 @@ async def test_browsers_are_sent_to_where_they_reach_the_emulator(key_file: Path
 async def test_without_an_emulator_its_public_url_means_nothing(key_file: Path) -> None:
     given = settings(google_application_credentials=key_file, storage_emulator_public_url="http://localhost:9")
     async with open_blobs(given) as blobs:
-        url = await blobs.address("film", "video", "video/mp4", "GET")
-    assert isinstance(url, str)
+        address = await blobs.address("film", "video", "video/mp4", "GET")
+    assert isinstance(address, SignedUrl)
+    url = address.url
     assert url.startswith(f"{ENDPOINT}/bucket/")
 
 
 async def test_a_key_file_signs_for_the_real_bucket(key_file: Path, private: rsa.RSAPrivateKey) -> None:
     async with open_blobs(settings(google_application_credentials=key_file, signed_url_seconds=60)) as blobs:
-        url = await blobs.address("film", "video", "video/mp4", "HEAD")
-    assert isinstance(url, str)
+        address = await blobs.address("film", "video", "video/mp4", "HEAD")
+    assert isinstance(address, SignedUrl)
+    url = address.url
     assert url.startswith(f"{ENDPOINT}/bucket/{KEY}?")
     assert "X-Goog-Expires=120&" in url
     verify(url, "HEAD", private.public_key(), datetime.now(UTC).timestamp())

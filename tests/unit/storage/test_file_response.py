@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from shared.errors import RangeNotSatisfiable
-from storage_service import delivery
-from storage_service.delivery import STEP, answer
+from storage_service import file_response
+from storage_service.file_response import STEP, answer
 from storage_service.open_files import OpenFiles
 
 SIZE = 5 * STEP + 12_345
@@ -61,7 +61,6 @@ class Viewer:
         self.sent: list[int] = []
         self.gone = asyncio.Event()
         self.asked = False
-        self.sized_below: int | None = None
 
     async def receive(self) -> Message:
         if not self.asked:
@@ -85,7 +84,6 @@ class Viewer:
             headers={"Content-Type": "video/mp4"},
             sent=self.sent.append,
             turn=self.turn,
-            sized_below=self.sized_below,
         )
         await response(self.scope, self.receive, self.send)
 
@@ -120,9 +118,9 @@ async def turns() -> AsyncIterator[list[int]]:
 @pytest.fixture(params=["cached", "cold", "system cannot tell"])
 def cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "cold":
-        monkeypatch.setattr(delivery, "_is_cached", lambda descriptor, start, stop: False)
+        monkeypatch.setattr(file_response, "_is_cached", lambda descriptor, start, stop: False)
     if request.param == "system cannot tell":
-        monkeypatch.setattr(delivery, "_NOWAIT", None)
+        monkeypatch.setattr(file_response, "_NOWAIT", None)
     return str(request.param)
 
 
@@ -164,31 +162,6 @@ async def test_a_head_request_gets_the_headers_of_the_whole_and_no_byte(film: Pa
     assert (viewer.status, viewer.headers["content-length"], viewer.body) == (200, str(SIZE), b"")
     assert (viewer.headers["accept-ranges"], viewer.headers["etag"]) == ("bytes", ETAG)
     assert viewer.sent == []
-
-
-@pytest.mark.parametrize(
-    ("asked", "size", "sized"),
-    [
-        (None, SIZE, False),
-        ("bytes=0-", SIZE, False),
-        (f"bytes=1-{2 * STEP}", 2 * STEP, False),
-        (f"bytes=1-{2 * STEP - 1}", 2 * STEP - 1, True),
-    ],
-)
-async def test_where_a_large_answer_must_not_tell_its_length_a_range_tells_where_it_is(
-    film: Path, asked: str | None, size: int, sized: bool
-) -> None:
-    viewer = Viewer(film, **({"range": asked} if asked else {}))
-    viewer.sized_below = 2 * STEP
-    await viewer.fetch()
-    assert viewer.headers.get("content-length") == (str(size) if sized else None)
-    assert ("content-range" in viewer.headers) == (viewer.status == 206) == (asked is not None)
-    assert viewer.body == (CONTENT[1 : size + 1] if asked and asked.startswith("bytes=1") else CONTENT)
-    assert not viewer.messages[-1].get("more_body", False)
-    head = Viewer(film, method="HEAD")
-    head.sized_below = 2 * STEP
-    await head.fetch()
-    assert head.headers["content-length"] == str(SIZE)
 
 
 async def test_who_has_the_file_already_gets_a_304_without_content(film: Path) -> None:
