@@ -22,13 +22,14 @@ doctor: .venv/.synced ## whether database, bucket and peers answer, as the setti
 test: .venv/.synced ## all tests that need no browser
 	$(PYTHON) -m pytest tests/unit tests/contract tests/e2e
 
-check: .venv/.synced ## lint, format, types, who may import whom
+check: .venv/.synced ## lint, format, types, who may import whom, how libraries are used
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy scripts containers
 	MYPYPATH=bench:tests $(PYTHON) -m mypy bench --follow-imports=silent
 	.venv/bin/lint-imports
+	$(PYTHON) scripts/check_libraries.py
 
 test-browser: export CHROMIUM := $(or $(CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
 test-browser: .venv/.synced-browser ## a page in a real Chromium
