@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
 
 import httpx
 from fastapi import FastAPI
@@ -23,8 +24,8 @@ STORAGE_URL = "http://storage-service"
 def target_app(blobs: LocalBlobs, settings: Settings) -> FastAPI:
     """Only the route of storage-service that takes bytes."""
     app = FastAPI(telemetry=web.TELEMETRY)
-    app.state.targets = UploadTargets(blobs, UploadUrls(settings))
-    web.add_routes(app, routes.targets)
+    app.state.context = SimpleNamespace(targets=UploadTargets(blobs, UploadUrls(settings)))
+    app.include_router(routes.targets)
     errors.install(app)
     return app
 
