@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 
-from honcho.environ import parse_procfile  # type: ignore[import-untyped]
-from run import ROOT, environment, folder, read_env, read_services
+from services import ROOT, environment, folder, read_env, read_procfile, read_services
 
 
 def main() -> int:
-    services = read_services(parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes)
+    services = read_services(read_procfile())
     failed = False
     for service in services:
         home = ROOT / folder(service.name)
