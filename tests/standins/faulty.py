@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
+from ports import HeldPort
+
 Answer = Callable[[bytes], bytes]
 """Makes an answer, head and body, of the real one, which is empty if the call did not get that far."""
 
@@ -92,13 +94,14 @@ class Faulty:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._port = 0
+        self._port = HeldPort()
         self._run(self._open())
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"http://127.0.0.1:{self._port.number}"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._run(self._close())
+        self._port.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -127,8 +130,7 @@ class Faulty:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port, reuse_address=True)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port.number, reuse_address=True)
 
     async def _close(self) -> None:
         self._server.close()

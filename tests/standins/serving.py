@@ -3,7 +3,7 @@
     with Served(PostgREST(database.as_authenticator, keys.secret)) as standin:
         httpx.get(f"{standin.url}/rest/v1/users", headers=…)
 
-    with ServedApart(database.as_authenticator, keys.secret, port=54321) as standin:
+    with ServedApart(database.as_authenticator, keys.secret) as standin:
         standin.kill()      # SIGKILL
         standin.start()     # again, on the same port
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Self
 
 import uvicorn
+from ports import HeldPort
 from standins.postgrest import PostgREST, Version
 
 START_SECONDS = 30.0
@@ -65,9 +66,9 @@ class Served:
 class ServedApart:
     """It ends when this process ends, in whatever way: its input closes then."""
 
-    def __init__(self, dsn: str, secret: str, *, port: int = 0, version: Version = 13) -> None:
-        self._given = {"dsn": dsn, "secret": secret, "version": str(version)}
-        self._port = port
+    def __init__(self, dsn: str, secret: str, *, version: Version = 13) -> None:
+        self._port = HeldPort()
+        self._given = {"dsn": dsn, "secret": secret, "version": str(version), "port": str(self._port.number)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -76,14 +77,15 @@ class ServedApart:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._port.close()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self._port.number}"
 
     def start(self) -> None:
         assert self._process is None, "the stand-in for PostgREST is running"
-        given = [f"--{name}={value}" for name, value in (self._given | {"port": str(self._port)}).items()]
+        given = [f"--{name}={value}" for name, value in self._given.items()]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "standins.serving", *given],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
@@ -92,9 +94,7 @@ class ServedApart:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said, "the stand-in for PostgREST did not start"
-        self._port = int(said.rpartition(b":")[2])
+        assert self._process.stdout.readline(), "the stand-in for PostgREST did not start"
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

@@ -1,10 +1,12 @@
 """The five services in one process, joined by a switchboard instead of a network, and the people who use them."""
 
+import asyncio
 import random
 import sqlite3
 import struct
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +147,14 @@ class House:
         answer = await self.client.post(f"http://{service}/internal/sweep", headers=headers)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+
+async def wait_until(happened: Callable[[], Awaitable[object]]) -> None:
+    """Ask again and again until it has happened in the background, for 10 seconds at most."""
+    deadline = time.monotonic() + 10
+    while not await happened():
+        assert time.monotonic() < deadline, "it has not happened within 10 seconds"
+        await asyncio.sleep(0.01)
 
 
 def make_settings(path: Path, *, guarded_for: str | None = None, **given: Any) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """The whole journey over HTTP: upload, lists, figures, playing, deleting, as the page goes it."""
 
-import asyncio
 import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import videos
-from contract.video_storage.house import House, Person, film
+from contract.video_storage.house import House, Person, film, wait_until
 
 MB = 1_048_576
 UPLOAD = "http://video-service/api/videos/upload"
@@ -174,14 +173,12 @@ async def test_what_was_done_is_in_the_log(house: House, ann: Person) -> None:
         ("DELETE_VIDEO", "VideoDeleteService"),
         ("DELETE_ALL_VIDEOS", "VideoDeleteService"),
     }
-    seen: set[tuple[str, str]] = set()
-    for _ in range(100):  # they are on their way
+
+    async def all_are_there() -> bool:
         logs = (await ann.get(f"http://logging-service/api/logs/user/{ann.id}"))["logs"]
-        seen = {(log["action_type"], log["service_name"]) for log in logs}
-        if seen == wanted:
-            break
-        await asyncio.sleep(0.02)
-    assert seen == wanted
+        return {(log["action_type"], log["service_name"]) for log in logs} == wanted
+
+    await wait_until(all_are_there)
 
 
 async def test_every_service_is_ready_when_its_peers_are(house: House) -> None:

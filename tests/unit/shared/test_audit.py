@@ -61,6 +61,13 @@ async def sending(receiver: Receiver, queue: int = audit.QUEUE) -> AsyncIterator
         yield log
 
 
+async def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened within 10 seconds"
+        await asyncio.sleep(0.001)
+
+
 def record(log: AuditLog, number: int) -> None:
     for each in range(number):
         log.record(ANNE, "LOGIN", str(each), "UserAccountService")
@@ -77,28 +84,27 @@ async def test_everything_arrives_in_order_in_batches(receiver: Receiver) -> Non
 async def test_the_first_goes_at_once_and_what_follows_within_a_moment_in_one_call(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "GATHER_SECONDS", 0.3)
+    monkeypatch.setattr(audit, "GATHER_SECONDS", 1)
     async with sending(receiver) as log:
         record(log, 1)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: receiver.batches)
         assert [len(batch) for batch in receiver.batches] == [1]
         for _ in range(10):
             record(log, 1)
             await asyncio.sleep(0.001)
-        assert [len(batch) for batch in receiver.batches] == [1]
-        await asyncio.sleep(0.5)
+        await wait_until(lambda: len(receiver.batches) > 1)
         assert [len(batch) for batch in receiver.batches] == [1, 10]
 
 
 async def test_the_end_does_not_wait_for_more(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "GATHER_SECONDS", 60)
-    started = time.perf_counter()
+    started = time.monotonic()
     async with sending(receiver) as log:
         record(log, 1)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: receiver.batches)
         record(log, 2)
     assert len(receiver.descriptions) == 3
-    assert time.perf_counter() - started < 2
+    assert time.monotonic() - started < 30
 
 
 async def test_an_entry_carries_its_own_id_and_the_time_it_happened(receiver: Receiver) -> None:
@@ -119,11 +125,11 @@ async def test_an_entry_carries_its_own_id_and_the_time_it_happened(receiver: Re
 
 
 async def test_recording_does_not_wait_for_a_slow_receiver(receiver: Receiver) -> None:
-    receiver.behave = lambda: asyncio.sleep(0.3)
+    taking = asyncio.Event()
+    receiver.behave = taking.wait
     async with sending(receiver) as log:
-        started = time.perf_counter()
         record(log, 100)
-        assert time.perf_counter() - started < 0.3
+        taking.set()
     assert len(receiver.descriptions) == 100
 
 
@@ -165,16 +171,19 @@ async def test_a_receiver_that_is_down_holds_the_end_up_for_the_flush_at_most(
         async with sending(receiver) as log:
             record(log, 7)
             await asyncio.sleep(0.01)
-            started = time.perf_counter()
-        assert 0.15 < time.perf_counter() - started < 2
+            started = time.monotonic()
+        assert 0.15 < time.monotonic() - started < 30
         assert log.dropped == 7
 
 
-async def test_without_anything_to_send_the_end_comes_at_once(receiver: Receiver) -> None:
-    started = time.perf_counter()
+async def test_without_anything_to_send_the_end_comes_at_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "FLUSH_SECONDS", 60)
+    started = time.monotonic()
     async with sending(receiver):
         pass
-    assert time.perf_counter() - started < 0.5
+    assert time.monotonic() - started < 30
 
 
 async def test_a_batch_that_is_refused_for_good_is_dropped_and_the_next_one_sent(receiver: Receiver) -> None:
@@ -182,7 +191,7 @@ async def test_a_batch_that_is_refused_for_good_is_dropped_and_the_next_one_sent
     receiver.behave = lambda: next(refusals, None)
     async with sending(receiver) as log:
         record(log, 3)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: log.dropped)
         record(log, 2)
     assert receiver.descriptions == ["0", "1"]
     assert log.dropped == 3
@@ -202,7 +211,6 @@ async def test_a_description_that_cannot_be_kept_does_not_fail_the_request(recei
 async def test_half_a_character_does_not_end_the_sending(receiver: Receiver) -> None:
     async with sending(receiver) as log:
         log.record(ANNE, "LOGIN", "\ud800", "UserAccountService")
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: receiver.batches)
         log.record(ANNE, "LOGIN", "after it", "UserAccountService")
-        await asyncio.sleep(0.05)
     assert "after it" in receiver.descriptions
