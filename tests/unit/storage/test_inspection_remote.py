@@ -14,6 +14,7 @@ from storage_service import inspection
 from storage_service.inspection import Inspector, NotAVideo
 from storage_service.lending import MOST_AT_ONCE
 
+PATIENT = 60.0  # seconds, for a film that is fine on a machine that is busy
 HOSTILE = (sys.executable, "-P", str(Path(__file__).with_name("hostile.py")))
 FILMS: dict[str, Callable[[], bytes]] = {
     "mp4": videos.mp4,
@@ -79,8 +80,8 @@ async def test_a_storage_that_fails_meanwhile_is_not_the_films_fault() -> None:
 
 async def test_a_judges_time_stands_still_while_the_storage_is_slow() -> None:
     film = videos.mp4()
-    async with Inspector(judges=1, seconds=0.5) as inspector:
-        assert (await inspector.inspect(Far(film, wait=0.8))).width == 320
+    async with Inspector(judges=1, seconds=2) as inspector:
+        assert (await inspector.inspect(Far(film, wait=2.2))).width == 320
 
 
 async def test_a_storage_that_is_too_slow_is_not_the_films_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +97,9 @@ async def test_a_judge_who_asks_without_end_has_an_end(monkeypatch: pytest.Monke
     async with Inspector(judges=1, seconds=0.5, server=HOSTILE) as inspector:
         with pytest.raises((Unavailable, NotAVideo)):
             await inspector.inspect(Far(large(b"endless")))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15, "not as long as a storage may take by default"
+        monkeypatch.undo()
+        inspector.seconds = PATIENT
         assert (await inspector.inspect(Far(videos.mp4()))).width == 320
 
 
@@ -112,6 +115,7 @@ async def test_a_judge_who_sleeps_over_a_lent_file_is_woken_by_nobody() -> None:
     async with Inspector(judges=1, seconds=0.5, server=HOSTILE) as inspector:
         with pytest.raises(NotAVideo, match=r"within 0\.5 seconds"):
             await inspector.inspect(Far(large(b"sleeps")))
+        inspector.seconds = PATIENT
         assert (await inspector.inspect(Far(videos.mp4()))).width == 320
 
 

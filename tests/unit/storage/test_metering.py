@@ -141,7 +141,7 @@ async def test_it_reports_by_itself_again_and_again_though_usage_service_was_awa
         while len(usage.batches) < 3:  # noqa: ASYNC110  the meter's own task is what is waited for
             await asyncio.sleep(0.001)
         usage.failure = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await usage.reported.wait()
         assert usage.totals == {ANN: 5}
 
@@ -183,6 +183,6 @@ async def test_closing_waits_for_nobody_for_long(hangs: bool, monkeypatch: pytes
 
     if hangs:
         usage.streamed = hang  # type: ignore[method-assign]
-    async with asyncio.timeout(5), meter(usage) as counting:
+    async with asyncio.timeout(20), meter(usage) as counting:
         counting.count(ANN, 5)
     assert usage.totals == {}
