@@ -165,7 +165,7 @@ class Guard:
         self._process.stdin.flush()
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it has not happened"

@@ -176,7 +176,11 @@ def test_these_are_all_the_calls_between_services(houses: list[Services], film: 
     quiet = scene(houses[0], film)
 
     def expect(*known: Call) -> None:
-        calls = [call for call in quiet.faults.calls if call[0] != "logging"]
+        calls: list[tuple[str, str, str]] = []
+        for call in quiet.faults.calls:
+            renewed = call in calls and any(one.matches(*call) for one in RENEWALS)  # on a busy machine
+            if call[0] != "logging" and not renewed:
+                calls.append(call)
         assert len(calls) == len(known), calls
         assert [call for call in calls if not any(one.matches(*call) for one in known)] == []
         quiet.faults.forget()
