@@ -150,10 +150,10 @@ class House:
 
 
 async def wait_until(happened: Callable[[], Awaitable[object]]) -> None:
-    """Ask again and again until it has happened in the background, for 10 seconds at most."""
-    deadline = time.monotonic() + 10
+    """Ask again and again until it has happened in the background, for 20 seconds at most."""
+    deadline = time.monotonic() + 20
     while not await happened():
-        assert time.monotonic() < deadline, "it has not happened within 10 seconds"
+        assert time.monotonic() < deadline, "it has not happened within 20 seconds"
         await asyncio.sleep(0.01)
 
 
