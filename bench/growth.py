@@ -1,4 +1,4 @@
-"""How a small request's time grows with what is stored: at 10^3 … 10^6 rows, and the exponent of it.
+"""How the time of a small request grows with what is stored: at 10^3 to 10^6 rows, and the exponent of it.
 
 It fills the databases that the other cases then read: afterwards there are a million videos and a million logs.
 """
@@ -6,58 +6,53 @@ It fills the databases that the other cases then read: afterwards there are a mi
 import math
 import uuid
 
-from cases import Bench, Figures, latencies, percentile
-
-from logging_service.store.sqlite import RANKED as LOGS
-from video_service.store import titles
-from video_service.store.sqlite import RANKED as VIDEOS
+import rows
+from measures import Bench, Figures, latencies, percentile
+from product import Product
+from small import Query, page_url
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LEDGER = 100_000
-"""Most objects in the ledger, and most people who own something."""
+"""Most objects in the ledger of storage-service, and most users that own something."""
 
 
-def fill(bench: Bench, first: int, last: int) -> None:
-    """Every tenth thing is the first person's, the others' owners have ten each."""
-    person = bench.people[0].id
+def fill(product: Product, first: int, last: int) -> None:
+    """Every tenth row is the first user's; the other owners have ten each."""
+    person, services = product.people[0].id, product.services
 
     def owner_of(number: int) -> uuid.UUID:
         return person if number % 10 == 0 else uuid.UUID(int=number % LEDGER + 1)
 
-    bench.house.fill_videos(owner_of, first, last)
-    bench.house.fill_logs(owner_of, first, last)
-    # They were written past the services, which count and index what they write.
-    with bench.house.rows("video") as database:
-        VIDEOS.count_anew(database)
-        titles.index_anew(database)
-    with bench.house.rows("logging") as database:
-        LOGS.count_anew(database)
+    rows.fill_videos(services, owner_of, first, last)
+    rows.fill_logs(services, owner_of, first, last)
+    rows.count_and_index(services)
     if last <= LEDGER:
-        bench.house.fill_ledger(owner_of, first, last)
-        bench.house.fill_usage(owner_of, first, last)
+        rows.fill_ledger(services, owner_of, first, last)
+        rows.fill_usage(services, owner_of, first, last)
 
 
 def measure(bench: Bench) -> Figures:
     """Milliseconds at each size, and the slope of their logarithms: 0 is flat, 1 grows with the rows."""
-    person = bench.people[0]
+    product = bench.ours
+    person = product.people[0]
     points: dict[str, list[tuple[int, float]]] = {}
     stored = 0
     for size in SIZES:
-        fill(bench, stored, size)
+        fill(product, stored, size)
         stored = size
+        logs, feed = f"/api/logs/user/{person.id}", "/api/videos/stream"
         for name, service, path in (
-            ("videos, first page", "video", "/api/videos/stream?limit=16"),
-            ("videos, last page", "video", f"/api/videos/stream?limit=16&start={size - 16}"),
+            ("videos, first page", "video", f"{feed}?limit=16"),
+            ("videos, last page", "video", _page(product, "video", feed, {"limit": 16}, size - 16)),
             ("videos of one user", "video", f"/api/videos/user/{person.id}?limit=4"),
-            # One film among all. What many titles have in common takes as long as there are such titles.
-            ("search of videos", "video", f"/api/videos/stream?limit=16&q=film%20{size - 1}"),
-            ("own logs, first page", "logging", f"/api/logs/user/{person.id}"),
-            ("own logs, last page", "logging", f"/api/logs/user/{person.id}?start={size // 10 - 10}"),
+            # One video among all. A part that many titles have takes longer, as long as there are such titles.
+            ("search of videos", "video", f"{feed}?limit=16&q=video%20{size - 1}"),
+            ("own logs, first page", "logging", logs),
+            ("own logs, last page", "logging", _page(product, "logging", logs, {}, size // 10 - 10)),
             ("storage usage", "storage", "/api/storage/usage"),
             ("daily usage", "usage", "/api/usage/daily-usage"),
         ):
-            port = bench.house.port(service)
-            taken = latencies(port, bench.house.get(service, path, person), 120, 0)
+            taken = latencies(product.port(service), product.get(service, path, person), 120, 0)
             points.setdefault(name, []).append((size, percentile(taken[20:], 50) * 1000))
     figures: Figures = {}
     for name, measured in points.items():
@@ -65,6 +60,11 @@ def measure(bench: Bench) -> Figures:
         figures[f"{name}, exponent"] = _slope([(math.log(size), math.log(taken)) for size, taken in measured])
     figures["largest exponent"] = max(value for name, value in figures.items() if name.endswith("exponent"))
     return figures
+
+
+def _page(product: Product, service: str, path: str, query: Query, start: int) -> str:
+    url = product.services[service].url
+    return page_url(product, url + path, query, start).removeprefix(url)
 
 
 def _slope(points: list[tuple[float, float]]) -> float:

@@ -13,9 +13,10 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 @dataclass
 class Flow:
-    """Requests a second, and latencies in seconds."""
+    """``rate`` is in requests a second, latencies in seconds."""
 
     rate: float
+    requests: int
     p50: float
     p99: float
 
@@ -34,9 +35,10 @@ def wrk(
     if ran.returncode or "Non-2xx" in said or "Socket errors" in said:
         raise Wrong(f"wrk {url}: {said} {ran.stderr}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if not rate:
+    requests = re.search(r"(\d+) requests in", said)
+    if not rate or not requests:
         raise Wrong(f"wrk {url}: {said}")
-    return Flow(float(rate[1]), _latency(said, 50), _latency(said, 99))
+    return Flow(float(rate[1]), int(requests[1]), _latency(said, 50), _latency(said, 99))
 
 
 def _latency(said: str, percentile: int) -> float:

@@ -1,12 +1,14 @@
-// The peer: one process of Express that answers constants, and multer for uploads. It checks a token with a KeyObject,
-// which is jsonwebtoken's fastest way, and writes nothing anywhere.
+// The peer: one process of Express. Lists are read with better-sqlite3 from the same rows as ours, in the same order, and
+// answered as the same JSON; uploads go to multer. A token is verified with a KeyObject, jsonwebtoken's fastest way.
+// What the peer does not do: write an activity log, limit, stop gracefully, or inspect an upload.
 import { createSecretKey } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
 import express from 'express'
 import jsonwebtoken from 'jsonwebtoken'
 import multer from 'multer'
+import { lists } from './lists.js'
 
-const { SECRET, PORT, UPLOADS, PAGES } = process.env
+const { SECRET, PORT, UPLOADS, CONSTANTS } = process.env
 const key = createSecretKey(Buffer.from(SECRET))
 const options = { algorithms: ['HS256'], issuer: 'short-video', audience: ['short-video-users', 'short-video-services'] }
 
@@ -24,9 +26,19 @@ app.disable('x-powered-by')
 app.disable('etag')
 app.get('/health', (request, response) => response.json({ status: 'ok' }))
 app.get('/verify', verified, (request, response) => response.json({ status: 'ok', service: 'express' }))
-for (const [path, page] of Object.entries(JSON.parse(PAGES))) {
-  app.get(path, verified, (request, response) => response.json(page))
+for (const [path, constant] of Object.entries(JSON.parse(CONSTANTS))) {
+  app.get(path, verified, (request, response) => response.json(constant))
 }
+
+const { videos, logs } = lists(process.env)
+app.get('/api/videos/stream', verified, (request, response) => {
+  const { start, after, limit = '16' } = request.query
+  response.json(videos(request.user.sub, { start, after, limit: Number(limit) }))
+})
+app.get('/api/logs/user/:id', verified, (request, response) => {
+  if (request.params.id !== request.user.sub) return response.status(403).json({ message: 'Not yours.' })
+  response.json(logs(request.params.id, request.query))
+})
 
 const limits = { fileSize: 50 * 1024 * 1024, files: 1 }
 const inMemory = multer({ storage: multer.memoryStorage(), limits })

@@ -1,4 +1,4 @@
-"""The yardsticks: nginx, which is the limit, and Express, which is what people have. Each in its best form."""
+"""The references: nginx, which is the limit, and Express, the peer that does the same work. Each in its best form."""
 
 import json
 import os
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import rows
 from e2e.processes import free_ports
+from e2e.services import Services
 
 HERE = Path(__file__).resolve().parent
 
-# sendfile without a limit for a step is its best form for files of this size: with the default of 2 MiB the ranges lose
-# a third. A worker for each core; no log; open files are remembered. /twice/ is what an upload of ours is, a hop and
-# then another, with nothing in between that parses, checks, judges or syncs: the limit of anybody who has two hops.
+# sendfile_max_chunk 0 is the best form for files of this size: with the default of 2 MiB the ranges lose a third.
+# A worker for each core; no log; open files are cached. /twice/ is an upload with two hops and with nothing in between
+# that parses, checks, inspects or syncs: the limit of every backend that has two hops.
 NGINX = """
 worker_processes {workers};
 daemon off;
@@ -52,7 +54,7 @@ http {{
 
 
 @dataclass
-class Yardstick:
+class Reference:
     name: str
     port: int
     pid: int
@@ -72,7 +74,7 @@ def missing() -> list[str]:
     if not shutil.which("wrk"):
         found.append("wrk is missing: apt install wrk (Debian, Ubuntu; with sudo)")
     if not shutil.which("node") or not shutil.which("npm"):
-        found.append("Node.js is missing: apt install nodejs npm (Debian, Ubuntu; with sudo)")
+        found.append("Node.js (20.19 or newer) is missing: apt install nodejs npm (Debian, Ubuntu; with sudo)")
     return found
 
 
@@ -81,15 +83,15 @@ def _nginx() -> str | None:
 
 
 @contextmanager
-def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
-    """``film`` at ``/film.mp4``; PUT to ``/put/``, and to ``/twice/``, which hands on to that as the bytes come."""
+def nginx(folder: Path, video: Path) -> Iterator[Reference]:
+    """``video`` at ``/video.mp4``; PUT to ``/put/``, and to ``/twice/``, which passes the bytes on as they come."""
     (port,) = free_ports(1)
     (folder / "files" / "put").mkdir(parents=True)
-    os.link(film, folder / "files" / "film.mp4")
+    os.link(video, folder / "files" / "video.mp4")
     program = _nginx()
     assert program is not None
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, workers=os.cpu_count()))
-    if os.geteuid() == 0:  # its workers are somebody else then, who must get in and write
+    if os.geteuid() == 0:  # else its workers run as another user, which cannot write here
         _open_to_all(folder)
     with _running(
         "nginx", [program, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")], folder, port
@@ -98,9 +100,9 @@ def nginx(folder: Path, film: Path) -> Iterator[Yardstick]:
 
 
 EDGE = HERE.parent / "containers" / "edge.conf"
-# What is another place here than in a container.
+# Paths that differ from those in a container.
 EDGE_PLACES = {
-    "/tmp/": "{folder}/",  # noqa: S108  first, as the others' folders may lie in one
+    "/tmp/": "{folder}/",  # noqa: S108  first, as the other folders may lie in /tmp
     "listen 8080;": "listen 127.0.0.1:{port};",
     " storage-service;": " 127.0.0.1:{storage};",
     "http://$service:3000": "http://$service",
@@ -110,8 +112,8 @@ EDGE_PLACES = {
 
 
 @contextmanager
-def edge(folder: Path, storage: int, objects: Path) -> Iterator[Yardstick]:
-    """No yardstick: the edge of docker-compose.edge.yml as it stands, before a storage-service on port ``storage``."""
+def edge(folder: Path, storage: int, objects: Path) -> Iterator[Reference]:
+    """No reference: the edge of docker-compose.edge.yml as it stands, before a storage-service on port ``storage``."""
     (port,) = free_ports(1)
     folder.mkdir(parents=True)
     text = EDGE.read_text()
@@ -133,16 +135,22 @@ def _open_to_all(folder: Path) -> None:
 
 
 @contextmanager
-def express(folder: Path, secret: str, pages: Mapping[str, object]) -> Iterator[Yardstick]:
-    """One process, as our services are one process each; ``pages``, by path, are what it answers where we look up."""
+def express(folder: Path, services: Services, constants: Mapping[str, object]) -> Iterator[Reference]:
+    """One process, as each of our services is one process. It reads the same SQLite files of videos and logs, and at
+    each path of ``constants`` answers that value.
+    """
     (port,) = free_ports(1)
     (folder / "uploads").mkdir(parents=True)
     environment = {
         "NODE_ENV": "production",
-        "SECRET": secret,
+        "SECRET": services.secret,
         "PORT": str(port),
         "UPLOADS": str(folder / "uploads"),
-        "PAGES": json.dumps(pages),
+        "CONSTANTS": json.dumps(constants),
+        "VIDEOS": str(rows.path_of(services, "video")),
+        "LOGS": str(rows.path_of(services, "logging")),
+        "TOTALS": json.dumps(rows.TOTALS),
+        "PUBLIC_URL": services["storage"].url,
     }
     node = shutil.which("node")
     assert node is not None
@@ -153,7 +161,7 @@ def express(folder: Path, secret: str, pages: Mapping[str, object]) -> Iterator[
 @contextmanager
 def _running(
     name: str, command: list[str], folder: Path, port: int, environment: Mapping[str, str] | None = None
-) -> Iterator[Yardstick]:
+) -> Iterator[Reference]:
     kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
     with ExitStack() as stack:
         said = stack.enter_context((folder / "said").open("wb"))
@@ -168,7 +176,7 @@ def _running(
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not start: {(folder / 'said').read_text()}")
             time.sleep(0.05)
-        yield Yardstick(name, port, process.pid, folder)
+        yield Reference(name, port, process.pid, folder)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -181,8 +189,21 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def install_express() -> None:
-    """From npm, by the lock beside it; once."""
-    if (HERE / "express" / "node_modules" / "express").is_dir():
+    """From npm, by the lock beside it; again when the lock has changed.
+
+    better-sqlite3 is a native module: where its prebuilt binary cannot be downloaded, npm compiles it, which takes a
+    minute and needs a C++ compiler, make, Python and the headers of Node.js.
+    """
+    folder = HERE / "express"
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".installed"
+    if installed.exists() and installed.read_bytes() == lock.read_bytes():
         return
-    print("bench: Express, multer and jsonwebtoken, from npm", flush=True)
-    subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=HERE / "express", check=True, timeout=300)
+    print("bench: Express, multer, jsonwebtoken and better-sqlite3, from npm", flush=True)
+    command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]
+    ran = subprocess.run(command, cwd=folder, check=False, timeout=900)
+    if ran.returncode:
+        raise RuntimeError(
+            "npm could not install Express and better-sqlite3: its lines above say why"
+            " (to compile it, Debian needs: apt install g++ make python3 libnode-dev)"
+        )
+    installed.write_bytes(lock.read_bytes())
