@@ -39,7 +39,7 @@ test-browser: .venv/.synced-browser ## a page in a real Chromium
 test-containers: .venv/.synced ## the five images, and compose over them; needs a Docker engine, or .ci/containers
 	$(PYTHON) -m pytest tests/containers
 
-bench: .venv/.synced-bench ## speed, beside nginx and Express in one run: some 15 minutes
+bench: .venv/.synced-bench ## speed, beside nginx and Express in one run: some 15 minutes; or beside another checkout: BENCH='--beside ../before'
 	@$(PYTHON) bench $(BENCH)
 
 load: .venv/.synced-bench ## many people for ten minutes against `make run`, and then their books: LOAD='--users 20 --minutes 1'

@@ -7,9 +7,9 @@ import math
 import uuid
 
 import rows
+from lists import Query, page_url
 from measures import Bench, Figures, latencies, percentile
 from product import Product
-from small import Query, page_url
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LEDGER = 100_000

@@ -36,7 +36,7 @@ class Product:
     def enough_people(self, count: int) -> list[Person]:
         """The first ``count`` users; those that are missing are registered."""
         while len(self.people) < count:
-            self.people.append(Person(self.services, "somebody"))
+            self.people.append(Person(self.services))
         return self.people[:count]
 
     def get(self, service: str, target: str, person: Person, **more: Any) -> Request:

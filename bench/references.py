@@ -191,8 +191,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def install_express() -> None:
     """From npm, by the lock beside it; again when the lock has changed.
 
-    better-sqlite3 is a native module: where its prebuilt binary cannot be downloaded, npm compiles it, which takes a
-    minute and needs a C++ compiler, make, Python and the headers of Node.js.
+    better-sqlite3 is a native module: where its prebuilt binary cannot be downloaded, npm compiles it, which takes one
+    to four minutes and needs a C++ compiler, make, Python and the headers of Node.js.
     """
     folder = HERE / "express"
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".installed"

@@ -1,4 +1,4 @@
-"""video-service as it is, but for the log, which forgets. `cases.logging_costs` compares with it."""
+"""video-service as it is, but with an activity log that forgets. `logs.logging_costs` compares with it."""
 
 import uuid
 from typing import Self

@@ -1,4 +1,4 @@
-"""Cases of small requests: lists and figures at full load, tokens, logins, and what others feel beside big transfers.
+"""Cases of small requests: tokens, logins, and what others feel beside big transfers. Lists are in lists.py.
 
 The functions without a ``Bench`` measure one product once; the cases call them beside a reference.
 """
@@ -9,23 +9,17 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import harmonic_mean
-from typing import Any
-from urllib.parse import urlencode
 
 import wire
 from argon2 import PasswordHasher
 from e2e.people import Person
-from e2e.processes import wait_for
-from measures import Bench, Figures, Rounds, cpu_seconds, in_turn, latencies, percentile
+from measures import Bench, Figures, cpu_seconds, in_turn, latencies, percentile
 from product import Product
 from wire import digest, form
 from wrk import wrk
-
-Query = dict[str, str | int]
 
 # --- one measurement of one product ---
 
@@ -127,84 +121,6 @@ def _transfers(product: Product, video: bytes, downloads: int, uploads: int) -> 
 
 
 # --- cases ---
-
-
-def figures_page(service: str, constant: str, path: str) -> Rounds:
-    """Requests a second over 32 connections, beside Express that verifies the token and answers a constant."""
-
-    def rounds(bench: Bench) -> Generator[Figures, None, None]:
-        asked = {
-            "ours": bench.ours.services[service].url + path,
-            "constant": f"http://127.0.0.1:{bench.express.port}/{constant}",
-        }
-        while True:
-            yield _flows(bench, asked)
-
-    return rounds
-
-
-def lists(service: str, constant: str, path: Callable[[Product], str], query: Query, starts: list[int]) -> Rounds:
-    """The pages that begin at ``starts``, as requests a second over 32 connections. Beside ours: Express that does the
-    same work over the same rows, and Express that answers a constant.
-
-    Each server's figure is that of a client that asks for each of the pages as often: a slow page counts for its time.
-    """
-
-    def rounds(bench: Bench) -> Generator[Figures, None, None]:
-        bases = {"ours": bench.ours.services[service].url, "express": f"http://127.0.0.1:{bench.express.port}"}
-        where = path(bench.ours)
-        asked = {"constant": f"http://127.0.0.1:{bench.express.port}/{constant}"}
-        pages = {name: [page_url(bench.ours, base + where, query, at) for at in starts] for name, base in bases.items()}
-        # Logs that are on their way may arrive between two answers.
-        wait_for(lambda: all(_is_same(bench.ours, *urls) for urls in zip(*pages.values(), strict=True)))
-        for name, urls in pages.items():
-            asked |= {f"{name} {number}": url for number, url in enumerate(urls)}
-        while True:
-            figures = _flows(bench, asked)
-            for name, urls in pages.items():
-                each = [f"{name} {number}" for number in range(len(urls))]
-                figures[f"{name} requests/s"] = harmonic_mean([figures[f"{one} requests/s"] for one in each])
-                figures[f"{name} p99 ms"] = max(figures[f"{one} p99 ms"] for one in each)
-            yield figures
-
-    return rounds
-
-
-def page_url(product: Product, url: str, query: Query, start: int) -> str:
-    """The URL of the page of a list that begins at ``start``: by the cursor (``next``) of the page before where the
-    server gives one, by ``start`` otherwise.
-    """
-    if start:
-        page_length = int(query.get("limit", 100))
-        before = _get(product, f"{url}?{urlencode(query | {'start': start - page_length})}")
-        if before.get("next"):
-            return f"{url}?{urlencode(query | {'after': before['next']})}"
-    return f"{url}?{urlencode(query | {'start': start})}"
-
-
-def _get(product: Product, url: str) -> dict[str, Any]:
-    answer = product.services.client.get(url, headers=product.people[0].headers)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-def _is_same(product: Product, *urls: str) -> bool:
-    first, *others = (_content(product, url) for url in urls)
-    return all(other == first for other in others)
-
-
-def _content(product: Product, url: str) -> dict[str, Any]:
-    """A page without its cursor, which each server writes in its own way."""
-    return {name: value for name, value in _get(product, url).items() if name != "next"}
-
-
-def _flows(bench: Bench, asked: dict[str, str]) -> Figures:
-    figures: Figures = {}
-    for name, url in in_turn(asked):
-        # Long enough that the first request of each connection is not the 99th percentile.
-        flow = wrk(url, bench.ours.people[0].headers, connections=32, seconds=3)
-        figures[f"{name} requests/s"], figures[f"{name} p99 ms"] = flow.rate, flow.p99 * 1000
-    return figures
 
 
 def verifying(bench: Bench) -> Generator[Figures, None, None]:

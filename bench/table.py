@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 import engines
+import lists
 import logs
 import small
 import transfers
@@ -36,10 +37,10 @@ CASES: dict[str, Rounds] = {
     "beside": small.beside,
     "verify": small.verifying,
     # The first page, one in the middle and one at the end.
-    "videos": small.lists("video", "videos", lambda product: FEED, {"limit": 16}, [0, MOST // 2, MOST - 100]),
-    "own logs": small.lists("logging", "logs", _own_logs, {}, [0, MOST // 20, MOST // 10 - 100]),
-    "daily usage": small.figures_page("usage", "daily-usage", DAILY),
-    "storage usage": small.figures_page("storage", "storage-usage", STORAGE),
+    "videos": lists.pages("video", "videos", lambda product: FEED, {"limit": 16}, [0, MOST // 2, MOST - 100]),
+    "own logs": lists.pages("logging", "logs", _own_logs, {}, [0, MOST // 20, MOST // 10 - 100]),
+    "daily usage": lists.usage("usage", "daily-usage", DAILY),
+    "storage usage": lists.usage("storage", "storage-usage", STORAGE),
     "engines": engines.both,
     "logging": logs.logging_costs,
     "intake": logs.log_intake,

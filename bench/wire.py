@@ -1,7 +1,7 @@
 """The client of the bench: whole bodies over plain sockets, as cheap as Python can, and each checked by its hash.
 
-It runs beside what is measured, on the same cores, so what it costs is the same for all who are compared. One thread
-drives all connections of a measurement, each of which has one request in flight.
+It runs on the same cores as the servers, so its cost is the same for all that are compared. One thread drives all
+connections of a measurement, each of which has one request in flight.
 
 The hash is XXH3, which reads 20 GB/s: a cryptographic one would be slower than what it checks.
 """
@@ -202,10 +202,10 @@ def span(exchanges: list[Exchange]) -> float:
 
 
 def form(video: bytes, title: str) -> tuple[bytes, str]:
-    """A multipart body as the page sends it, and its content type."""
+    """A multipart body as the frontend sends it, and its content type."""
     boundary = f"----{random.getrandbits(64):016x}"
     head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="video"; filename="film.mp4"\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="video"; filename="video.mp4"\r\n'
         f"Content-Type: video/mp4\r\n\r\n"
     ).encode()
     tail = (
