@@ -26,6 +26,7 @@ def wrk(
 ) -> Flow:
     """As many requests as the server answers. Raises ``Wrong`` if one was not answered with 2xx or 3xx."""
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s", "--latency"]
+    command += ["--timeout", "30s"]  # by default a request of 2 s is an error, which it can take on a busy machine
     for name, value in headers.items():
         command += ["--header", f"{name}: {value}"]
     if script is not None:
