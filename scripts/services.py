@@ -124,6 +124,7 @@ def environment(service: Service, services: list[Service]) -> dict[str, str]:
     """A PORT that changed reaches the peers too; a URL that is set otherwise than in the example stays."""
     derived = {f"{peer.name.upper()}_SERVICE_URL": f"http://127.0.0.1:{peer.port}" for peer in services}
     derived["STORAGE_PUBLIC_URL"] = next(peer.url for peer in services if peer.name == "storage")
+    derived["OFFER_UPLOAD_FILES"] = "true"  # they run on one machine, as one user
     if sys.stdout.isatty():  # the services themselves see a pipe
         derived["LOG_FORMAT"] = "text"
     chosen = service.chosen | {key for key, value in os.environ.items() if value}
