@@ -80,24 +80,24 @@ class Disk:
 
 
 class FileWriter:
-    """Appends to an existing file from ``offset`` on. ``close`` must be called; it writes nothing."""
+    """Appends to an existing file of ``size`` bytes. ``close`` must be called; it writes nothing."""
 
-    def __init__(self, disk: Disk, descriptor: int, offset: int) -> None:
+    def __init__(self, disk: Disk, descriptor: int, size: int) -> None:
         self._disk = disk
         self._descriptor = descriptor
         self._chunks: list[Chunk] = []
         self._waiting = 0
-        self._write_back_from = offset
-        self.size = offset
+        self._write_back_from = size
+        self.size = size
 
     @classmethod
-    async def open(cls, disk: Disk, path: Path, offset: int | None = None) -> "FileWriter":
-        """``offset`` None: its end. Raises ``FileNotFoundError``; never creates the file."""
+    async def open(cls, disk: Disk, path: Path) -> "FileWriter":
+        """At the end of the file. Raises ``FileNotFoundError``; never creates the file."""
         opened: list[int] = []  # filled by the thread, so that a cancelled caller can close it
 
         def work() -> int:
             opened.append(os.open(path, os.O_WRONLY))
-            return os.lseek(opened[0], *((0, os.SEEK_END) if offset is None else (offset, os.SEEK_SET)))
+            return os.lseek(opened[0], 0, os.SEEK_END)
 
         try:
             position = await disk.run(work, expected=(FileNotFoundError,))

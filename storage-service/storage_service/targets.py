@@ -41,7 +41,7 @@ class UploadTargets:
         if not is_filename(filename):
             raise NotFound("There is nothing at this address.")
         granted = self._urls.granted(capability, filename)
-        piece = parse_content_range(request.headers.get("content-range", ""))
+        piece = parse_content_range(", ".join(request.headers.getlist("content-range")))
         if max(piece.stop, piece.total or 0) > granted:
             raise TooLarge(f"The video is larger than the {granted} bytes reserved for it.", code="over_reservation")
         if piece.stop == piece.start:
@@ -51,6 +51,7 @@ class UploadTargets:
                 async for chunk in _body(request, piece, skip=writer.size - piece.start):
                     self._blobs.check_current(filename, writer)
                     await writer.write(chunk)
+                self._blobs.check_current(filename, writer)
             return _told(writer.size, piece.total)
 
 

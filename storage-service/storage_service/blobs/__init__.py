@@ -54,7 +54,7 @@ class Blobs(Protocol):
     async def open_target(self, filename: str, granted: int, session: str | None) -> OpenTarget:
         """A target for an upload of ``granted`` bytes at most; ``session`` is that of the same upload, if it has one.
 
-        Repeated, it leads to the same bytes. Raises ``Conflict`` if the upload is finished.
+        Repeated, it leads to the same bytes. After the upload is finished it takes none, or raises ``Conflict``.
         """
         ...
 

@@ -41,6 +41,8 @@ class LocalBlobs:
         self._removed = removed
         # Who writes an upload now. A later request takes over from an earlier one, whose connection may be dead.
         self._writers: dict[str, object] = {}
+        # Uploads that have arrived, until they are finished or removed: they take no more bytes.
+        self._ended: set[str] = set()
         self._synced_folders: set[Path] = set()
         self._incoming = root / "incoming"
         self._objects = root / "objects"
@@ -91,6 +93,9 @@ class LocalBlobs:
             writer = await FileWriter.open(self.disk, self._part(filename))
         except FileNotFoundError:
             raise _no_target() from None
+        if filename in self._ended:
+            writer.close()
+            raise _no_target()
         self._writers[filename] = writer
         try:
             try:
@@ -110,6 +115,7 @@ class LocalBlobs:
 
     async def arrived(self, filename: str) -> SentVideo | None:
         part = self._part(filename)
+        self._ended.add(filename)
         self._writers.pop(filename, None)
         try:
             size, checksum = await self.disk.run(lambda: _size_and_checksum(part), expected=(FileNotFoundError,))
@@ -137,6 +143,7 @@ class LocalBlobs:
 
         try:
             await self.disk.run(work, expected=(FileNotFoundError,))
+            self._ended.discard(filename)
         except FileNotFoundError:
             # Removed meanwhile; or the whole folder is gone.
             await self.disk.run(lambda: _unlink([picture]))
@@ -157,6 +164,7 @@ class LocalBlobs:
         try:
             await self.disk.run(lambda: _unlink(paths))
         finally:  # also when the caller was cancelled
+            self._ended.discard(filename)
             for path in paths:
                 self._removed(path)
 

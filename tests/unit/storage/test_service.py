@@ -154,8 +154,8 @@ async def test_bytes_that_come_during_the_inspection_do_not_get_into_the_video(h
     await here.storage.reserve("a", ANN, 1000, 1000)
 
     async def appended(path: Path) -> Probe:
-        async with here.house.blobs.writer("a") as late:
-            await late.write(b"x")
+        with path.open("ab") as late:  # a process that has the file open since before
+            late.write(b"x")
         return await inspect(path)
 
     here.house.inspector.inspect = appended  # type: ignore[method-assign]
