@@ -5,7 +5,6 @@
 - it lies in our folder: we send it (file_response.py).
 """
 
-import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import NotFound
+from shared.turns import Turns
 from storage_service import accel, file_response, ranges
 from storage_service.blobs import Blobs, Kind, LocalFile, Method
 from storage_service.metering import StreamMeter
@@ -31,14 +31,21 @@ class Delivery:
     """
 
     def __init__(
-        self, blobs: Blobs, files: OpenFiles, meter: StreamMeter, *, nginx_location: str | None, redirect_seconds: int
+        self,
+        blobs: Blobs,
+        files: OpenFiles,
+        meter: StreamMeter,
+        turns: Turns,
+        *,
+        nginx_location: str | None,
+        redirect_seconds: int,
     ) -> None:
         self._blobs = blobs
         self._files = files
         self.meter = meter
         self._nginx_location = nginx_location
         self._redirect_seconds = redirect_seconds
-        self._turn = asyncio.Lock()
+        self._turns = turns
 
     async def answer(self, request: Request, found: StoredObject, kind: Kind, viewer: uuid.UUID) -> Response:
         """The answer to a GET or HEAD of ``found``; the bytes that it sends are counted for ``viewer``.
@@ -89,7 +96,7 @@ class Delivery:
                 modified=modified,
                 headers=headers,
                 sent=count,
-                turn=self._turn,
+                turns=self._turns,
             )
         except FileNotFoundError:
             raise NotFound("This video does not exist any more.") from None

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from shared.turns import Turns
 from storage_service import ranges
 from storage_service.open_files import OpenFile, OpenFiles
 
@@ -38,14 +39,14 @@ class FileSlice(Response):
         status: int,
         headers: Mapping[str, str],
         sent: Callable[[int], None],
-        turn: asyncio.Lock,
+        turns: Turns,
     ) -> None:
         super().__init__(status_code=status, headers={**headers, "Content-Length": str(stop - start)})
         self._file = file
         self._start = start
         self._stop = stop
         self._sent = sent
-        self._turn = turn
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -61,8 +62,7 @@ class FileSlice(Response):
                 if gone.done():
                     break
                 await self._send_step(send, at)
-                async with self._turn:
-                    await asyncio.sleep(0)
+                await self._turns.yield_turn()
         finally:
             gone.cancel()
 
@@ -85,9 +85,9 @@ def answer(
     modified: datetime,
     headers: Mapping[str, str],
     sent: Callable[[int], None],
-    turn: asyncio.Lock,
+    turns: Turns,
 ) -> Response:
-    """The answer to this GET or HEAD of ``path``: 200, 206 or 304. ``turn`` is shared by all deliveries.
+    """The answer to this GET or HEAD of ``path``: 200, 206 or 304. ``turns`` is shared by all large bodies.
 
     Raises ``RangeNotSatisfiable``, and ``FileNotFoundError`` if the file is gone.
     """
@@ -98,7 +98,7 @@ def answer(
         return Response(status_code=304, headers={k: v for k, v in headers.items() if k != "Content-Type"})
     if part.status == 206:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
-    return FileSlice(file, part.start, part.stop, status=part.status, headers=headers, sent=sent, turn=turn)
+    return FileSlice(file, part.start, part.stop, status=part.status, headers=headers, sent=sent, turns=turns)
 
 
 def _is_cached(descriptor: int, start: int, stop: int) -> bool:

@@ -13,6 +13,7 @@ from shared.http import Peer, open_client
 from shared.identity import open_identity
 from shared.media_url import MediaUrls
 from shared.settings import load
+from shared.turns import Turns
 from storage_service import routes
 from storage_service.blobs import open_blobs
 from storage_service.blobs.capability import UploadUrls
@@ -55,7 +56,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
     tokens = Tokens(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
-        files = OpenFiles()
+        turns, files = Turns(), OpenFiles()
         blobs = await stack.enter_async_context(open_blobs(settings, files.forget))
         inspector = await stack.enter_async_context(Inspector())
         identity = await stack.enter_async_context(open_identity(settings, transport))
@@ -78,6 +79,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             blobs,
             files,
             meter,
+            turns,
             nginx_location=settings.accel_redirect,
             # A browser may keep where it was sent for a part of the time that the URL lives at least.
             redirect_seconds=settings.signed_url_seconds // 2,
@@ -97,7 +99,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             storage=storage,
             media_urls=MediaUrls(settings),
             delivery=delivery,
-            targets=UploadTargets(blobs, UploadUrls(settings)) if isinstance(blobs, LocalBlobs) else None,
+            targets=UploadTargets(blobs, UploadUrls(settings), turns) if isinstance(blobs, LocalBlobs) else None,
             checks=checks,
             sweep=sweep,
         )

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from shared.contracts import is_filename
 from shared.errors import BadRequest, NotFound, TooLarge
+from shared.turns import Turns
 from storage_service.blobs.capability import UploadUrls
 from storage_service.blobs.local import LocalBlobs
 
@@ -32,9 +33,10 @@ class Piece(NamedTuple):
 class UploadTargets:
     """The targets in the folder of one service."""
 
-    def __init__(self, blobs: LocalBlobs, urls: UploadUrls) -> None:
+    def __init__(self, blobs: LocalBlobs, urls: UploadUrls, turns: Turns) -> None:
         self._blobs = blobs
         self._urls = urls
+        self._turns = turns
 
     async def answer(self, capability: str, filename: str, request: Request) -> Response:
         """Raises ``Forbidden``, ``BadRequest``, ``NotFound``, ``TooLarge``, ``Conflict``, ``Unavailable``."""
@@ -51,6 +53,7 @@ class UploadTargets:
                 async for chunk in _body(request, piece, skip=writer.size - piece.start):
                     self._blobs.check_current(filename, writer)
                     await writer.write(chunk)
+                    await self._turns.yield_turn()
                 self._blobs.check_current(filename, writer)
             return _told(writer.size, piece.total)
 

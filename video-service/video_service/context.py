@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from shared.auth import Tokens
 from shared.identity import Identity
 from shared.media_url import MediaUrls
+from shared.turns import Turns
 from shared.web import Check, Sweep
 from video_service.service import VideoService
 from video_service.upload import Uploads
@@ -23,6 +24,7 @@ class Context:
     videos: VideoService
     uploads: Uploads
     upload_idle_seconds: float
+    turns: Turns
     media_urls: MediaUrls
     checks: Mapping[str, Check]
     sweep: Sweep

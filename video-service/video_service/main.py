@@ -14,6 +14,7 @@ from shared.http import Peer, open_client
 from shared.identity import open_identity
 from shared.media_url import MediaUrls
 from shared.settings import load
+from shared.turns import Turns
 from video_service import multipart, routes
 from video_service.config import Settings
 from video_service.context import Context
@@ -89,6 +90,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             videos=videos,
             uploads=uploads,
             upload_idle_seconds=settings.upload_idle_seconds,
+            turns=Turns(),
             media_urls=MediaUrls(settings, settings.storage_public_url, settings.media_url_seconds),
             checks=checks,
             sweep=sweep,

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from shared.contracts import Chunk
 from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
+from shared.turns import Turns
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -26,7 +27,7 @@ FIELDS = ("title",)
 class UploadForm:
     """Read ``video()`` to its end, then ``finish()``; then ``fields`` holds what came with it."""
 
-    def __init__(self, content_type: str, body: AsyncIterator[bytes], idle_seconds: float) -> None:
+    def __init__(self, content_type: str, body: AsyncIterator[bytes], idle_seconds: float, turns: Turns) -> None:
         """Raises ``Invalid`` unless ``content_type`` is a multipart form with a boundary. Reads nothing yet."""
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
@@ -34,6 +35,7 @@ class UploadForm:
             raise Invalid("video: send the file as multipart/form-data in a part named video.", code="no_file")
         self._body = body
         self._idle_seconds = idle_seconds
+        self._turns = turns
         self._parts = _Parts()
         self._parser = MultipartParser(boundary, self._parts.callbacks())
         self._read = 0
@@ -65,6 +67,7 @@ class UploadForm:
 
     async def _feed(self) -> bool:
         """Parse the next piece of the body; False at its end. Bounds the wait and what is not video."""
+        await self._turns.yield_turn()
         try:
             async with asyncio.timeout(self._idle_seconds):
                 piece = await anext(self._body, b"")

@@ -44,7 +44,8 @@ _FORM: dict[str, Any] = {
 @public.post("/upload", openapi_extra=_FORM)
 async def upload(request: Request, user: CurrentUser, context: ContextDependency) -> Uploaded:
     # The raw request: a form parameter would have the whole body read before the token is.
-    form = UploadForm(request.headers.get("content-type", ""), request.stream(), context.upload_idle_seconds)
+    content_type = request.headers.get("content-type", "")
+    form = UploadForm(content_type, request.stream(), context.upload_idle_seconds, context.turns)
     video = await context.uploads.upload(user, _declared(request), form)
     return Uploaded(message="Video uploaded successfully", file=VideoOut.of(video, context.media_urls, user.id))
 

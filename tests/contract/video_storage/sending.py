@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from shared import errors, web
 from shared.contracts import SentVideo
 from shared.disk import Disk
+from shared.turns import Turns
 from storage_service import routes
 from storage_service.blobs import Blobs, OpenTarget
 from storage_service.blobs.capability import UploadUrls
@@ -24,7 +25,7 @@ STORAGE_URL = "http://storage-service"
 def target_app(blobs: LocalBlobs, settings: Settings) -> FastAPI:
     """Only the route of storage-service that takes bytes."""
     app = FastAPI(telemetry=web.TELEMETRY)
-    app.state.context = SimpleNamespace(targets=UploadTargets(blobs, UploadUrls(settings)))
+    app.state.context = SimpleNamespace(targets=UploadTargets(blobs, UploadUrls(settings), Turns()))
     app.include_router(routes.targets)
     errors.install(app)
     return app

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from shared.errors import RangeNotSatisfiable
+from shared.turns import Turns
 from storage_service import file_response
 from storage_service.file_response import STEP, answer
 from storage_service.open_files import OpenFiles
@@ -49,14 +50,14 @@ class Viewer:
         *,
         method: str = "GET",
         patience: int | None = None,
-        turn: asyncio.Lock | None = None,
+        turns: Turns | None = None,
         **headers: str,
     ) -> None:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         self.scope = {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": raw}
         self.path = path
         self.patience = patience
-        self.turn = turn or asyncio.Lock()
+        self.turns = turns or Turns()
         self.messages: list[Message] = []
         self.sent: list[int] = []
         self.gone = asyncio.Event()
@@ -83,7 +84,7 @@ class Viewer:
             modified=datetime(2026, 11, 24, tzinfo=UTC),
             headers={"Content-Type": "video/mp4"},
             sent=self.sent.append,
-            turn=self.turn,
+            turns=self.turns,
         )
         await response(self.scope, self.receive, self.send)
 
@@ -101,7 +102,7 @@ class Viewer:
 
 
 @asynccontextmanager
-async def turns() -> AsyncIterator[list[int]]:
+async def another_request() -> AsyncIterator[list[int]]:
     """Another request: it counts how often it gets its turn."""
     counted = [0]
 
@@ -193,7 +194,7 @@ async def test_when_the_viewer_goes_away_the_reading_stops(film: Path, patience:
 
 @pytest.mark.usefixtures("cache")
 async def test_between_two_steps_everybody_else_has_his_turn(film: Path) -> None:
-    async with turns() as counted:
+    async with another_request() as counted:
         seen = []
         viewer = Viewer(film)
         viewer.sent = Watched(lambda: seen.append(counted[0]))
@@ -203,10 +204,10 @@ async def test_between_two_steps_everybody_else_has_his_turn(film: Path) -> None
 
 
 async def test_a_small_request_waits_for_one_step_and_not_for_as_many_as_there_are_viewers(film: Path) -> None:
-    turn, count = asyncio.Lock(), 5
-    async with turns() as counted:
+    turns, count = Turns(), 5
+    async with another_request() as counted:
         seen = []
-        viewers = [Viewer(film, turn=turn) for _ in range(count)]
+        viewers = [Viewer(film, turns=turns) for _ in range(count)]
         for viewer in viewers:
             viewer.sent = Watched(lambda: seen.append(counted[0]))
         await asyncio.gather(*(viewer.fetch() for viewer in viewers))

@@ -9,6 +9,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from shared.errors import BadRequest, Invalid, ServiceError, TooLarge, TooSlow
+from shared.turns import Turns
 from video_service.multipart import OVERHEAD, UploadForm
 
 BOUNDARY = b"----WebKitFormBoundary7MA4YWxkTrZu0gW"
@@ -37,7 +38,7 @@ async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
 
 
 async def read(body: bytes, size: int = 65_536, content_type: str = CONTENT_TYPE) -> tuple[bytes, dict[str, str]]:
-    form = UploadForm(content_type, pieces(body, size), 5)
+    form = UploadForm(content_type, pieces(body, size), 5, Turns())
     video = b"".join([chunk async for chunk in form.video()])
     await form.finish()
     return video, form.fields
@@ -75,7 +76,7 @@ async def test_a_boundary_may_be_split_at_every_one_of_its_bytes() -> None:
             yield body[:cut]
             yield body[cut:]
 
-        form = UploadForm(CONTENT_TYPE, two(), 5)
+        form = UploadForm(CONTENT_TYPE, two(), 5, Turns())
         assert b"".join([chunk async for chunk in form.video()]) == b"ab\r\n--c"
         await form.finish()
         assert form.fields == {"title": "Ein Spaß"}
@@ -105,7 +106,7 @@ async def test_the_video_passes_on_before_its_end_has_come() -> None:
         yield VIDEO[:3000]
         await never.wait()
 
-    form = UploadForm(CONTENT_TYPE, body(), 5)
+    form = UploadForm(CONTENT_TYPE, body(), 5, Turns())
     assert CLIP.startswith(await anext(form.video()))
 
 
@@ -201,7 +202,7 @@ async def test_a_form_that_is_wrong_is_refused_by_name(
 )
 def test_a_body_that_is_no_form_is_refused_before_a_byte_is_read(content_type: str) -> None:
     with pytest.raises(Invalid):
-        UploadForm(content_type, pieces(b"", 1), 5)
+        UploadForm(content_type, pieces(b"", 1), 5, Turns())
 
 
 async def test_a_body_that_stands_still_is_given_up() -> None:
@@ -209,7 +210,7 @@ async def test_a_body_that_stands_still_is_given_up() -> None:
         yield VIDEO[:500]
         await asyncio.Event().wait()
 
-    form = UploadForm(CONTENT_TYPE, still(), 0.01)
+    form = UploadForm(CONTENT_TYPE, still(), 0.01, Turns())
     with pytest.raises(TooSlow) as refusal:
         async for _ in form.video():
             pass
@@ -221,7 +222,7 @@ async def test_a_visitor_who_goes_away_cuts_the_upload_off() -> None:
         yield VIDEO[:500]
         raise ClientDisconnect
 
-    form = UploadForm(CONTENT_TYPE, cut(), 5)
+    form = UploadForm(CONTENT_TYPE, cut(), 5, Turns())
     with pytest.raises(BadRequest) as refusal:
         async for _ in form.video():
             pass
@@ -235,3 +236,27 @@ async def test_no_header_of_a_part_can_break_the_reading() -> None:
         value = bytes(dice.choices(signs, k=dice.randrange(60)))
         head = b"--" + BOUNDARY + b"\r\nContent-Disposition: " + value + b"\r\n\r\nx\r\n"
         assert (await read(closed(head, TITLE, VIDEO)))[0] in (CLIP, b"x")
+
+
+async def test_while_many_upload_others_wait_for_one_piece_and_not_for_as_many_as_there_are_uploads() -> None:
+    turns, parsed_since, most = Turns(), 0, 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal parsed_since
+        async for piece in pieces(closed(VIDEO, TITLE), 500):
+            parsed_since += 1
+            yield piece
+
+    async def upload() -> None:
+        form = UploadForm(CONTENT_TYPE, body(), 5, turns)
+        async for _ in form.video():
+            pass
+        await form.finish()
+
+    uploads = asyncio.gather(*(upload() for _ in range(8)))
+    while not uploads.done():
+        parsed_since = 0
+        await asyncio.sleep(0)
+        most = max(most, parsed_since)
+    await uploads
+    assert most == 1
