@@ -92,6 +92,37 @@ def test_the_urls_of_videos_are_at_the_one_origin_and_no_service_is_published(se
     assert {name for name, ports in published.items() if ports} == {"edge"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /api/users/me HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 65_536, 431),
+        (b"GET /" + b"x" * 65_536 + b" HTTP/1.1\r\n", 431),
+        (b"GET /api/users/me HTTP/1.1\r\nHost: x\r\n" + (b"X: " + b"x" * 10_000 + b"\r\n") * 8, 431),
+        (b"\x16\x03\x01 hello\r\n\r\n", 400),
+    ],
+    ids=["a head without end", "a path without end", "a head of 80 KB", "another protocol"],
+)
+def test_what_is_too_large_or_no_request_is_refused_in_front_and_in_json(
+    services: House, sent: bytes, status: int
+) -> None:
+    with closing(socket.create_connection(("127.0.0.1", services.ports["edge"]), timeout=10)) as connection:
+        connection.sendall(sent)
+        answer = b""
+        with suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split(b" ", 2)[1]) == status
+    assert json.loads(body)["message"]
+
+
+def test_a_head_that_comes_too_slowly_is_given_up(services: House) -> None:
+    with closing(socket.create_connection(("127.0.0.1", services.ports["edge"]), timeout=40)) as connection:
+        connection.sendall(b"GET /api/users/me HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
 def test_a_video_arrives_byte_by_byte_from_nginx_and_not_from_the_service(
     services: House, url: str, film: bytes
 ) -> None:

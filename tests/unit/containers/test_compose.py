@@ -85,8 +85,10 @@ def test_a_browser_on_the_host_reaches_the_media_where_the_port_is_published(tmp
         assert [published["published"] for published in services["storage-service"]["ports"]] == [port]
 
 
-def test_each_is_published_where_the_frontend_looks_for_it_and_on_this_machine_alone(asked: Any) -> None:
-    ports = {name: asked[f"{name}-service"]["ports"] for name in NAMES}
+def test_each_is_published_where_the_frontend_looks_for_it_and_on_this_machine_alone(tmp_path: Path) -> None:
+    """Whatever PUBLISH_ON is: it is the edge that other machines may reach."""
+    said = compose(tmp_path, JWT_SECRET=SECRET, PUBLISH_ON="0.0.0.0")
+    ports = {name: json.loads(said.stdout)["services"][f"{name}-service"]["ports"] for name in NAMES}
     assert {name: [port["published"] for port in found] for name, found in ports.items()} == {
         name: [str(3001 + number)] for number, name in enumerate(NAMES)
     }

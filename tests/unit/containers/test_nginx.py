@@ -144,6 +144,24 @@ def test_uploads_pass_through_as_they_come(http: Directive) -> None:
     assert int(http.value("client_body_timeout").rstrip("s")) > video["upload_idle_seconds"].default
 
 
+def test_what_the_services_leave_to_their_front_has_an_end(http: Directive, server: Directive) -> None:
+    """Heads, how slowly they come, how slowly a body comes and an answer is taken."""
+    count, size = http.one("large_client_header_buffers").words[1:]
+    assert int(count) * int(size.rstrip("k")) * 1024 == 64 * 1024, "as much as Cloud Run lets through"
+    assert int(http.value("client_header_timeout").rstrip("s")) <= 30
+    assert int(http.value("send_timeout").rstrip("s")) <= 120
+    assert int(http.value("keepalive_timeout").rstrip("s")) <= 75
+    assert http.value("reset_timedout_connection") == "on"
+    assert server.one("error_page", "400").words[-1] == "/refused/400"
+    assert server.one("error_page", "414", "494").words[-2:] == ["=431", "/refused/431"]
+    for status in ("400", "431"):
+        location = server.one("location", "=", f"/refused/{status}")
+        assert location.all("internal")
+        _, answered, body = location.one("return").words
+        assert answered == status
+        assert json.loads(body.replace("\\'", "'"))["message"]
+
+
 def test_the_videos_are_sent_from_their_folder_by_the_location_that_storage_service_names(
     server: Directive, tmp_path: Path
 ) -> None:

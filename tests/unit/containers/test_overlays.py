@@ -152,6 +152,14 @@ def test_what_is_published(tmp_path: Path, overlays: tuple[str, ...], secrets: d
         assert storage["GCS_BUCKET"] == services["bucket"]["environment"]["BUCKET"]
 
 
+def test_other_machines_get_in_by_the_edge_alone(tmp_path: Path, secrets: dict[str, str]) -> None:
+    services = asked(tmp_path, ("edge",), secrets | {"PUBLISH_ON": "0.0.0.0"})
+    open_to_others = {
+        name: service["ports"][0]["host_ip"] for name, service in services.items() if service.get("ports")
+    }
+    assert open_to_others == {"edge": "0.0.0.0"}
+
+
 def test_without_a_secret_it_refuses_and_says_what_to_do(tmp_path: Path, secrets: dict[str, str]) -> None:
     assert set(secrets) == {
         "JWT_SECRET",
