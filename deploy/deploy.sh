@@ -53,8 +53,7 @@ case $name in
         settings+=("DAILY_BANDWIDTH_MB=$DAILY_BANDWIDTH_MB")
         ;;
     storage)
-        takes_large_bodies
-        memory=1Gi # two judges at once, each of 256 MB at most
+        memory=1Gi timeout=300 # two judges at once, each of 256 MB at most; a video is looked at within a request
         asks video usage logging
         settings+=("GCS_BUCKET=${BUCKET:-$PROJECT_ID-short-videos}" "MAX_STORAGE_MB=$MAX_STORAGE_MB")
         ;;

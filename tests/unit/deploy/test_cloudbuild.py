@@ -25,7 +25,7 @@ OWN = {
     *("--image", "--service-account", "--set-env-vars", "--memory", "--concurrency", "--timeout", "--startup-probe"),
     *("--liveness-probe", "--use-http2", "--no-use-http2"),
 }
-LARGE_BODIES = {"video", "storage"}
+LARGE_BODIES = {"video"}
 MEMORY = {"Mi": 1, "Gi": 1024}
 
 
