@@ -16,12 +16,11 @@ from typing import Self
 
 from e2e.services import Services
 from e2e.wire import Answer, Wire
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError
-from h2.settings import SettingCodes
-
-from shared.h2_connection import Connection
 
 SECONDS = 20.0
 
@@ -33,7 +32,7 @@ class Http2Wire:
         self.socket = socket.create_connection((host, port), timeout=SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.host = f"{host}:{port}"
-        self.h2 = Connection(client=True, settings={SettingCodes.ENABLE_PUSH: 0})
+        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self.requests: dict[int, Request] = {}
         self.last_words: ErrorCodes | int | None = None
         self.is_closed = False

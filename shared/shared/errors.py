@@ -12,7 +12,6 @@
     ├── RangeNotSatisfiable       416
     ├── Invalid                   422
     ├── LimitReached              429
-    ├── HeadTooLarge              431
     ├── Unavailable               503  a database, a disk or a peer does not answer; try again
     └── PeerRefused               the status of a peer that understood and said no
 
@@ -109,10 +108,6 @@ class Invalid(ServiceError):
 
 class LimitReached(ServiceError):
     status, code = 429, "limit_reached"
-
-
-class HeadTooLarge(ServiceError):
-    status, code = 431, "request_header_fields_too_large"
 
 
 class Unavailable(ServiceError):

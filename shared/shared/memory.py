@@ -1,5 +1,7 @@
 """How the process keeps its memory once it serves: Python's collector and the C library's allocator, told what they
-cannot know. Their own defaults cost a fifth of a small request, and a third of the system's time of an upload.
+cannot know. Kept for the promise of memory: 32 uploads of 50 MB at once raise all five services by 26 MB with it and by
+32 without, which is the limit. A feed of 16 videos takes 160 µs of the processor with it, 205 without; its median time
+and the uploads' processor time are the same. To remove it, remove its two calls.
 """
 
 import contextlib

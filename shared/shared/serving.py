@@ -1,6 +1,7 @@
 """``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C. Or ``check``: see there."""
 
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared import logs, memory
 from shared.check import Pingable, Trial, check
 from shared.database import DatabaseError
-from shared.h1c import EitherProtocol, Http1Protocol
+from shared.http2_server import serve_http1_and_http2
 from shared.settings import S, SettingsError, load
+
+log = logging.getLogger(__name__)
 
 # Longer than our peers keep a connection in their pool (shared.http).
 KEEPALIVE_SECONDS = 75
-# libuv takes one connection a round from a listener (since 1.46). The last one of a burst would wait for as many rounds
-# as there are before it, in each of which all of those are served; so one socket is listened on so many times.
-LISTENERS = 16
+# Below the 1,024 files that a process may have open where nothing else is set: past that it can open no database and
+# no video. uvicorn answers 503 in plain text then, the one refusal beside 400 that is not JSON; a client
+# tries again after either. Cloud Run sends a container at most 80 requests at once.
+MOST_CONNECTIONS = 900
 # Cloud Run kills 10 s after SIGTERM; the last reports and the flush of the log queue need up to 4 of them.
 DRAIN_SECONDS = 3
 
@@ -60,22 +64,36 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     logs.configure(settings)
+    app = _Started(create_app(settings), settings.service)
+    if settings.http2:
+        try:
+            serve_http1_and_http2(app, listener, keep_alive=KEEPALIVE_SECONDS, drain=DRAIN_SECONDS)
+        except Exception:
+            if not app.failed:
+                raise
+            raise SystemExit(3) from None
+    else:
+        _serve_http1(app, listener)
+
+
+def _serve_http1(app: ASGIApp, listener: socket.socket) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
-            _Started(create_app(settings), settings.service),
-            http=EitherProtocol if settings.http2 else Http1Protocol,
+            app,
+            http="httptools",
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody asks for the address or the scheme of who called
+            proxy_headers=False,  # nothing asks for the caller's address or scheme
             ws="none",
             lifespan="on",
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=KEEPALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
     )
     with contextlib.suppress(KeyboardInterrupt):  # raised once more after a clean shutdown
-        server.run(sockets=listeners(listener))
+        server.run(sockets=[listener])
 
 
 class _Started:
@@ -84,17 +102,18 @@ class _Started:
     def __init__(self, app: ASGIApp, service: str) -> None:
         self.app = app
         self.service = service
+        self.failed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
-        failure: Message | None = None
+        traceback = ""
 
         async def hold_back(message: Message) -> None:
-            nonlocal failure
+            nonlocal traceback
             if message["type"] == "lifespan.startup.failed":
-                failure = message  # its text is a traceback
+                self.failed, traceback = True, message["message"]
                 return
             if message["type"] == "lifespan.startup.complete":
                 memory.settle()
@@ -102,13 +121,12 @@ class _Started:
 
         try:
             await self.app(scope, receive, hold_back)
-        except (DatabaseError, SettingsError) as error:
-            line = f"{self.service}: {str(error).removeprefix(f'{self.service}: ')}"
-            await send({"type": "lifespan.startup.failed", "message": line})
-        except BaseException:
-            if failure is not None:
-                await send(failure)
-            raise
+        except BaseException as error:
+            if not self.failed:
+                raise
+            is_known = isinstance(error, DatabaseError | SettingsError)
+            log.error("%s: %s", self.service, str(error).removeprefix(f"{self.service}: ") if is_known else traceback)
+            await send({"type": "lifespan.startup.failed", "message": ""})  # the servers would each word it otherwise
 
 
 def _own(service: str, folder: Path) -> None:
@@ -118,11 +136,6 @@ def _own(service: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise SettingsError(f"{service}: DATA_DIR {folder} cannot be written ({error.strerror})") from None
-
-
-def listeners(one: socket.socket) -> list[socket.socket]:
-    """What uvicorn is to listen on."""
-    return [one, *(one.dup() for _ in range(LISTENERS - 1))]
 
 
 def _listen(service: str, host: str, port: int) -> socket.socket:

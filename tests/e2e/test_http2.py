@@ -9,9 +9,10 @@ import videos
 from e2e.books import audit, nothing_left_of
 from e2e.people import Form, Person
 from e2e.processes import wait_for
-from e2e.services import Fresh, Services, running
+from e2e.services import Services, running
 from e2e.test_journey import figures
 from e2e.test_memory import Watch
+from e2e.wire import Wire, upload_head
 from h2.errors import ErrorCodes
 from http2 import Http2Wire, Request
 
@@ -130,13 +131,6 @@ def test_without_the_setting_it_is_no_request(services: Services) -> None:
         assert wire.socket.recv(12) == b"HTTP/1.1 400"
 
 
-def test_who_is_to_send_http_2_to_one_that_does_not_speak_it_is_not_ready(fresh: Fresh) -> None:
-    services = fresh(own=lambda name, port: {"HTTP2": str(name == "video")})
-    answer = services.client.get(f"{services['video'].url}/ready")
-    assert answer.status_code == 503
-    assert answer.json()["checks"]["storage-service"] == "does not speak HTTP/2 (is HTTP2 set there, too?)"
-
-
 def test_the_quota_is_exact(cloud: Services) -> None:
     ada = Person(cloud, "Ada")
     first, rest = videos.exactly(30 * MIB), videos.exactly(20 * MIB + 1)
@@ -167,6 +161,26 @@ def test_what_is_refused_is_refused_before_the_body(ada: Person, chunked: bool) 
             assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
             assert upload.reset_by_peer in (None, ErrorCodes.NO_ERROR)
     assert nothing_left_of(ada.services, ada.id) == []
+
+
+def test_what_still_comes_of_a_body_that_is_refused_costs_the_others_on_its_connection_nothing(ada: Person) -> None:
+    with Http2Wire(front(ada.services)) as wire:
+        headers = {"Content-Type": Form(b"").content_type, "Content-Length": str(WHOLE), "Authorization": "Bearer null"}
+        upload = wire.request("POST", "/api/videos/upload", headers)
+        for _ in range(8):
+            assert upload.send(bytes(MIB)) == MIB
+            assert wire.get("/health").status == 200
+        upload.reset()
+        assert upload.status == 401
+        assert wire.get("/health").status == 200
+
+
+def test_over_http_1_too_a_body_that_is_refused_is_answered_and_its_connection_not_kept_for_ever(ada: Person) -> None:
+    with Wire(ada.services["video"]) as wire:
+        upload_head(wire, ada, Form(videos.exactly(8 * MIB)), Authorization="Bearer null")
+        for _ in range(8):
+            wire.send(bytes(MIB))
+        assert wire.answer().status == 401
 
 
 @pytest.mark.parametrize("connections", ["one connection", "two connections"])

@@ -66,14 +66,6 @@ def test_who_asks_first_is_told_to_go_on(ada: Person, film: bytes) -> None:
         assert wire.answer().status == 200
 
 
-@pytest.mark.parametrize("name", ["user", "video", "storage", "usage", "logging"])
-def test_a_head_without_end_is_refused_before_it_fills_the_memory(services: Services, name: str) -> None:
-    with Wire(services[name]) as wire:
-        wire.send(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 65_536)
-        answer = wire.answer()
-    assert (answer.status, bool(answer.message)) == (431, True)
-
-
 # What is refused leaves nothing
 
 BAD_VIDEOS: dict[str, Callable[[], bytes]] = {

@@ -60,24 +60,25 @@ def test_an_unusable_setting_is_one_line_that_names_it(service: str, setting: st
     assert ended.stdout == ""
 
 
-def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("http2", ["false", "true"])
+def test_a_port_in_use_is_one_line(http2: str, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        ended = start("user", tmp_path, PORT=str(port))
+        ended = start("user", tmp_path, PORT=str(port), HTTP2=http2)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert str(port) in ended.stderr
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_database_of_a_newer_version_is_left_alone(service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("service", "http2"), [*((service, "false") for service in SERVICES), ("video", "true")])
+def test_a_database_of_a_newer_version_is_left_alone(service: str, http2: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     database = sqlite3.connect(tmp_path / "data" / f"{DATABASES[service]}.db")
     database.execute("PRAGMA user_version = 1000")
     database.close()
-    ended = start(service, tmp_path)
+    ended = start(service, tmp_path, HTTP2=http2)
     assert ended.returncode == 3
     assert "newer version" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
