@@ -27,7 +27,7 @@ RISE = 24 * MIB
 def cloud() -> Iterator[Services]:
     """With the limits of the specification."""
     leases = {"RESERVATION_SECONDS": 2, "UPLOAD_LOCK_SECONDS": 2, "RENEW_SECONDS": 0.4}
-    with running(cloud_run=True, UPLOAD_IDLE_SECONDS=3, **leases) as services:
+    with running(cloud_run=True, UPLOAD_IDLE_SECONDS=10, **leases) as services:
         yield services
 
 
