@@ -10,27 +10,26 @@ from pathlib import Path
 from e2e.engines import DATABASES
 from e2e.services import Services
 
-from logging_service.store.sqlite import RANKED as LOGS
+from logging_service.store.sqlite import COUNT_ALL
 from shared.clock import to_text
 from video_service.store import titles
-from video_service.store.sqlite import RANKED as VIDEOS
 
 OwnerOf = Callable[[int], uuid.UUID]
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 TOTALS = {
-    "videos": "SELECT rows FROM videos_ranks WHERE level = 0 AND first = '' AND list = ?",
-    "logs": "SELECT rows FROM logs_ranks WHERE level = 0 AND first = '' AND list = ?",
+    "videos": "SELECT live FROM videos_totals WHERE user_id = ?",
+    "logs": "SELECT logs FROM logs_totals WHERE user_id = ?",
 }
 """How many rows a list has, as the services count them, by the owner's id or '' for all rows. Express asks this too."""
 
 
 def count_and_index(services: Services) -> None:
-    """The services keep counts and a full-text index of what they write themselves; make both from the rows."""
+    """The services count the logs and index the titles that they write themselves; make both from the rows."""
     with opened(services, "video") as database:
-        VIDEOS.count_anew(database)
         titles.index_anew(database)
     with opened(services, "logging") as database:
-        LOGS.count_anew(database)
+        for statement in COUNT_ALL.split(";"):
+            database.execute(statement)
 
 
 def path_of(services: Services, service: str) -> Path:

@@ -11,9 +11,10 @@ from logging_service.models import Batch, LogPage
 from logging_service.store import Page
 from shared.auth import Admin, CurrentUser, Service
 from shared.contracts import LogEntry, Message
+from shared.cursor import Cursor
 from shared.errors import RESPONSES
 from shared.routing import Route
-from shared.web import Start
+from shared.web import After, Start
 
 public = APIRouter(prefix="/api/logs", tags=["logs"], responses=RESPONSES, route_class=Route)
 
@@ -35,13 +36,15 @@ async def batch(body: Annotated[Batch, Body()], context: ContextDependency, _: S
     response_model=LogPage,
     summary="One user's logs, newest first (the user, or an administrator)",
 )
-async def user_logs(user_id: uuid.UUID, viewer: CurrentUser, context: ContextDependency, start: Start = 0) -> Response:
-    return _answer(await context.logs.of_user(viewer, user_id, start))
+async def user_logs(
+    user_id: uuid.UUID, viewer: CurrentUser, context: ContextDependency, start: Start = 0, after: After = ""
+) -> Response:
+    return _answer(await context.logs.of_user(viewer, user_id, start, Cursor.parse(after) if after else None))
 
 
 @public.get("/all", response_model=LogPage, summary="Everybody's logs, newest first (administrators)")
-async def all_logs(_: Admin, context: ContextDependency, start: Start = 0) -> Response:
-    return _answer(await context.logs.of_all(start))
+async def all_logs(_: Admin, context: ContextDependency, start: Start = 0, after: After = "") -> Response:
+    return _answer(await context.logs.of_all(start, Cursor.parse(after) if after else None))
 
 
 def _answer(page: Page) -> Response:

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, Protocol
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
-from pydantic import BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors
 from shared.auth import Service, Sweeper, TrustingContext
+from shared.cursor import Cursor
 from shared.errors import BadRequest, ServiceError, TooLarge, Unavailable
 from shared.logs import RequestLog
 from shared.routing import Route
@@ -37,6 +38,19 @@ def _digits(value: object) -> object:
 
 plain = BeforeValidator(_digits)
 Start = Annotated[int, plain, Query(ge=0, description="How many to skip.")]
+
+
+def _is_cursor(text: str) -> str:
+    Cursor.parse(text)
+    return text
+
+
+# It stays text, which `shared.routing` takes the short way; empty where it is not given.
+After = Annotated[
+    str,
+    AfterValidator(_is_cursor),
+    Query(description="What the page before gave as `next`: the list goes on behind that page, whatever `start` says."),
+]
 Check = Callable[[], Awaitable[str]]
 Sweep = Callable[[], Awaitable[dict[str, int]]]
 

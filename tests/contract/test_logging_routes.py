@@ -113,9 +113,39 @@ async def test_past_the_end_is_an_empty_list_with_the_true_total(
     service: httpx.AsyncClient, post: Any, logs_of: Any, as_user: Any, start: int
 ) -> None:
     await post("add", entry())
-    assert await logs_of(ANNE, start) == {"logs": [], "total": 1}
+    assert await logs_of(ANNE, start) == {"logs": [], "total": 1, "next": None}
     everybody = await service.get("/api/logs/all", params={"start": start}, headers=as_user(role="admin"))
-    assert (everybody.status_code, everybody.json()) == (200, {"logs": [], "total": 1})
+    assert (everybody.status_code, everybody.json()) == (200, {"logs": [], "total": 1, "next": None})
+
+
+async def test_a_list_goes_on_behind_the_page_that_its_next_came_with(
+    service: httpx.AsyncClient, post: Any, as_user: Any
+) -> None:
+    await post("batch", {"logs": [entry(str(number)) for number in range(250)]})
+    for path in (f"/api/logs/user/{ANNE}", "/api/logs/all"):
+        walked: list[dict[str, Any]] = []
+        query: dict[str, str] = {}
+        while True:
+            answer = await service.get(path, params=query, headers=as_user(ANNE, role="admin"))
+            assert (answer.status_code, [*answer.json()]) == (200, ["logs", "total", "next"])
+            page = answer.json()
+            walked += page["logs"]
+            if page["next"] is None:
+                break
+            query = {"after": page["next"], "start": "7"}  # after alone counts
+            await post("add", entry("new"))
+        assert len({log["id"] for log in walked}) == len(walked)
+        there = [log["description"] for log in walked if log["description"] != "new"]
+        assert there == [str(number) for number in range(249, -1, -1)]
+
+
+@pytest.mark.parametrize("after", ["", "x", "null", "AAAA", "%00", "MjAyNi0xMS0yNlQxMjowMDowMFogMQ", "x" * 5000])
+async def test_an_after_that_no_page_gave_is_a_422_with_one_sentence(
+    service: httpx.AsyncClient, as_user: Any, after: str
+) -> None:
+    for path in (f"/api/logs/user/{ANNE}", "/api/logs/all"):
+        refused = await service.get(path, params={"after": after}, headers=as_user(ANNE, role="admin"))
+        assert (refused.status_code, refused.json()["message"]) == (422, "after: must be what a page gave as `next`.")
 
 
 @pytest.mark.parametrize("start", ["-1", "x", "", "1.5", "NaN", "1e3", "0x10", f"-{10**30}"])

@@ -4,7 +4,7 @@ import re
 import subprocess
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,58 @@ def test_no_figure_that_must_be_there_is_ever_negative(database: psycopg.Connect
             for (check,) in checks
         ]
         assert (False,) in passed, f"{table}.{column} may be negative"
+
+
+PAGES = {
+    "logs_list(NULL, 0, %(at)s, 50, 10)": "logs",
+    "logs_list(%(user)s, 0, %(at)s, 50, 10)": "logs",
+    "videos_list(NULL, '', 0, %(at)s, 50, 10)": "videos",
+    "videos_list(%(user)s, '', 0, %(at)s, 50, 10)": "videos",
+}
+
+
+@pytest.mark.parametrize("seconds", [1, 0])
+@pytest.mark.parametrize("call", PAGES)
+def test_a_page_deep_in_a_list_reads_no_more_rows_than_it_answers(
+    database: psycopg.Connection, call: str, seconds: int
+) -> None:
+    """Also where all rows have one time."""
+    times = f"timestamptz '2026-11-24 12:00:00Z' + number * interval '{seconds} seconds'"
+    database.execute(
+        f"""INSERT INTO logs (user_id, action_type, description, service_name, created_at, seq)
+            OVERRIDING SYSTEM VALUE SELECT %s, 'A', '', 'S', ({times}) AT TIME ZONE 'utc', number
+            FROM generate_series(1, 5000) AS number""".encode(),
+        [ANNE],
+    )
+    database.execute(
+        f"""INSERT INTO videos (user_id, filename, filepath, title, uploaded_at, size_mb, seq)
+            OVERRIDING SYSTEM VALUE SELECT %s, number, '', '', {times}, 1, number
+            FROM generate_series(1, 5000) AS number""".encode(),
+        [ANNE],
+    )
+    database.execute("ANALYZE logs, videos")
+    table, place = PAGES[call], NOW + timedelta(seconds=50 * seconds)
+    read = f"SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = '{table}'"
+    (before,) = database.execute(read.encode()).fetchone()
+    (page,) = database.execute(f"SELECT {call}".encode(), {"user": ANNE, "at": place}).fetchone()
+    (after,) = database.execute(read.encode()).fetchone()
+    assert (len(page[table]), page["total"], page["next_seq"]) == (10, 5000, 40)
+    assert after - before <= 20
+
+
+def test_the_revision_before_lists_by_its_own_functions_until_the_traffic_has_moved(
+    database: psycopg.Connection,
+) -> None:
+    insert(database, "logs")
+    insert(database, "videos")
+    for old, new, table in (
+        ("logs_page(NULL, 0, 10)", "logs_list(NULL, 0, NULL, NULL, 10)", "logs"),
+        ("videos_page(NULL, '', 0, 10)", "videos_list(NULL, '', 0, NULL, NULL, 10)", "videos"),
+    ):
+        pages = [database.execute(f"SELECT {call}".encode()).fetchone()[0] for call in (old, new)]
+        assert [(page["total"], len(page[table]), page[table][0]["id"]) for page in pages] == [
+            (1, 1, str(SPECIFIED[table]["id"][1]))
+        ] * 2
 
 
 def test_an_address_in_another_case_is_the_same_address(database: psycopg.Connection) -> None:

@@ -13,8 +13,10 @@ import pytest
 from logging_service.config import Settings
 from logging_service.store import Log, Page, Store, open_store
 from shared.clock import to_text
+from shared.cursor import Cursor
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MOMENT = timedelta(microseconds=1)
 ANNE = uuid.uuid4()
 BORIS = uuid.uuid4()
 
@@ -47,7 +49,7 @@ def log(description: str = "", user: uuid.UUID = ANNE, at: datetime = NOW, **mor
 
 
 def descriptions(page: Page) -> list[str]:
-    return [Log._make(row).description for row in page.logs]
+    return [row.description for row in page.logs]
 
 
 async def test_a_log_comes_back_as_it_was_written(store: Store) -> None:
@@ -80,6 +82,56 @@ async def test_past_the_end_is_an_empty_page_with_the_true_total(store: Store, s
     await store.add([log() for _ in range(3)])
     assert await store.page(ANNE, start, 100) == Page([], 3)
     assert await store.page(None, start, 100) == Page([], 3)
+
+
+@pytest.mark.parametrize("user", [ANNE, None])
+async def test_the_pages_that_go_on_behind_one_another_are_the_list(store: Store, user: uuid.UUID | None) -> None:
+    await store.add([log(str(number), at=NOW + timedelta(seconds=number // 3)) for number in range(25)])
+    await store.add([log("another's", BORIS)])
+    whole = (await store.page(user, 0, 100)).logs
+    assert len(whole) == (25 if user else 26)
+    for length in (1, 2, 5, 25, 26, 100):
+        walked, page = [], await store.page(user, 0, length)
+        walked += page.logs
+        while page.next:
+            page = await store.page(user, 9, length, page.next)  # start is not looked at
+            assert page.logs
+            assert page.total == len(whole)
+            walked += page.logs
+        assert walked == whole
+
+
+async def test_behind_the_last_log_is_nothing_and_the_true_total(store: Store) -> None:
+    await store.add([log() for _ in range(3)])
+    for place in (Cursor("2000-01-01T00:00:00.000000Z", 1), Cursor("0001-01-01T00:00:00.000000Z", 0)):
+        assert await store.page(ANNE, 0, 100, place) == await store.page(None, 0, 100, place) == Page([], 3)
+        assert await store.page(BORIS, 0, 100, place) == Page([], 0)
+    assert len((await store.page(ANNE, 0, 100, Cursor("9999-12-31T23:59:59.999999Z", 0))).logs) == 3
+
+
+@pytest.mark.parametrize("user", [ANNE, None])
+async def test_a_walk_has_nothing_twice_and_misses_nothing_while_logs_are_written(
+    stores: tuple[Store, Store], user: uuid.UUID | None
+) -> None:
+    one, other = stores
+    random.seed(7)
+
+    def some(count: int) -> list[Log]:
+        return [log("new", random.choice([ANNE, BORIS]), NOW + random.randrange(4) * MOMENT) for _ in range(count)]
+
+    await other.add([written._replace(description="there") for written in some(100)])
+    there = (await one.page(user, 0, 1000)).logs
+    walked: list[Log] = []
+    after: Cursor | None = None
+    for _ in range(200):
+        page, _ = await asyncio.gather(one.page(user, 0, 7, after), other.add(some(3)))
+        walked += page.logs
+        after = page.next
+        if after is None:
+            break
+    assert after is None, "the list has an end"
+    assert len(walked) == len(set(walked))
+    assert [written for written in walked if written.description == "there"] == there
 
 
 async def test_users_see_their_own_logs_only(store: Store) -> None:

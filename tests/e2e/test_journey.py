@@ -30,7 +30,7 @@ def test_everything_that_the_page_does(services: Services) -> None:
     first, second = videos.mp4(), videos.webm()
     uploaded = ada.upload(first, "First").json()["file"]
     assert figures(ada) == (len(first), len(first), 1)
-    assert ada.videos() == {"videos": [uploaded], "total": 1}
+    assert ada.videos() == {"videos": [uploaded], "total": 1, "next": None}
     assert uploaded["title"] == "First"
     assert uploaded["size_mb"] == len(first) / MIB
     assert uploaded["user_id"] == str(ada.id)
@@ -39,16 +39,16 @@ def test_everything_that_the_page_does(services: Services) -> None:
 
     later = ada.upload(second, "Second", title_first=True).json()["file"]
     assert figures(ada) == (len(first + second), len(first + second), 2)
-    assert ada.videos() == {"videos": [later, uploaded], "total": 2}, "newest first"
-    assert ada.videos(start=1) == {"videos": [uploaded], "total": 2}
-    assert ada.videos(start=2) == {"videos": [], "total": 2}
+    assert ada.videos() == {"videos": [later, uploaded], "total": 2, "next": None}, "newest first"
+    assert ada.videos(start=1) == {"videos": [uploaded], "total": 2, "next": None}
+    assert ada.videos(start=2) == {"videos": [], "total": 2, "next": None}
     everybody = ada.get("video", "/api/videos/stream").json()
     assert everybody["videos"][:2] == [later, uploaded]
     assert everybody["total"] >= 2
 
     assert ada.delete(uploaded["filename"]).status_code == 200
     assert figures(ada) == (len(second), len(first + second), 1), "a deleted upload still counts towards the day"
-    assert ada.videos() == {"videos": [later], "total": 1}
+    assert ada.videos() == {"videos": [later], "total": 1, "next": None}
     assert services.client.get(uploaded["filepath"]).status_code == 404
     assert ada.delete(uploaded["filename"]).status_code == 404
     assert ada.get("video", f"/api/videos/stream/{uploaded['filename']}").status_code == 404
@@ -57,7 +57,7 @@ def test_everything_that_the_page_does(services: Services) -> None:
     answer = ada.delete_all()
     assert (answer.status_code, answer.json()["deleted"]) == (200, 2)
     assert figures(ada) == (0, len(first + second + first), 0)
-    assert ada.videos() == {"videos": [], "total": 0}
+    assert ada.videos() == {"videos": [], "total": 0, "next": None}
     assert ada.usage()["deletions"] == 3
     assert ada.delete_all().json()["deleted"] == 0
     assert audit(services, ada.id) == []

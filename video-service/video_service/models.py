@@ -46,8 +46,11 @@ class VideoOut(BaseModel):
 
 
 class VideoPage(BaseModel):
+    """``total`` counts all the videos there are to page through; ``next`` is null at the end of the list."""
+
     videos: list[VideoOut]
     total: int
+    next: str | None
 
     @staticmethod
     def written(page: Page, urls: MediaUrls, viewer: uuid.UUID) -> bytes:
@@ -69,7 +72,8 @@ class VideoPage(BaseModel):
             }
             for video in page.videos
         ]
-        return to_json({"videos": videos, "total": page.total}, inf_nan_mode="null")
+        next_page = page.next and page.next.encoded()
+        return to_json({"videos": videos, "total": page.total, "next": next_page}, inf_nan_mode="null")
 
 
 class Uploaded(BaseModel):

@@ -8,16 +8,18 @@ from fastapi.responses import Response
 
 from shared.auth import CurrentUser, Service
 from shared.contracts import Filename, Message, VideoState, printable
+from shared.cursor import Cursor
 from shared.errors import RESPONSES, BadRequest
 from shared.media_url import MediaUrls
 from shared.routing import Route
-from shared.web import Start, plain
+from shared.web import After, Start, plain
 from video_service.context import ContextDependency
 from video_service.models import DeletedAll, Uploaded, VideoOut, VideoPage, VideoUrl
 from video_service.multipart import UploadForm
 from video_service.store import Page
 
 Limit = Annotated[int, plain, Query(ge=1, le=100, description="How many to answer at most.")]
+Search = Annotated[str, Query(max_length=255, description="Part of a title, in any case."), printable]
 
 public = APIRouter(prefix="/api/videos", tags=["videos"], responses=RESPONSES, route_class=Route)
 internal = APIRouter(prefix="/internal/videos", include_in_schema=False, route_class=Route)
@@ -64,18 +66,27 @@ async def newest(
     user: CurrentUser,
     context: ContextDependency,
     start: Start = 0,
+    after: After = "",
     limit: Limit = 16,
-    q: Annotated[str, Query(max_length=255, description="Part of a title, in any case."), printable] = "",
+    q: Search = "",
 ) -> Response:
-    page = await context.videos.newest(user, search=q.strip(), start=start, limit=limit)
+    cursor = Cursor.parse(after) if after else None
+    page = await context.videos.newest(user, search=q.strip(), start=start, limit=limit, after=cursor)
     return _answer(page, context.media_urls, user.id)
 
 
 @public.get("/user/{user_id}", response_model=VideoPage)
 async def of_user(
-    user_id: uuid.UUID, user: CurrentUser, context: ContextDependency, start: Start = 0, limit: Limit = 4
+    user_id: uuid.UUID,
+    user: CurrentUser,
+    context: ContextDependency,
+    start: Start = 0,
+    after: After = "",
+    limit: Limit = 4,
+    q: Search = "",
 ) -> Response:
-    page = await context.videos.of_user(user, user_id, start=start, limit=limit)
+    cursor = Cursor.parse(after) if after else None
+    page = await context.videos.of_user(user, user_id, search=q.strip(), start=start, limit=limit, after=cursor)
     return _answer(page, context.media_urls, user.id)
 
 

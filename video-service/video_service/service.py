@@ -7,6 +7,7 @@ from typing import Protocol
 from shared.auth import User
 from shared.clock import Clock, utc_now
 from shared.contracts import Recorder, is_filename
+from shared.cursor import Cursor
 from shared.errors import Forbidden, NotFound
 from video_service import outbox
 from video_service.outbox import Outbox
@@ -35,17 +36,24 @@ class VideoService:
         self._clock = clock
         self._forget_at = clock()
 
-    async def newest(self, viewer: User, *, search: str, start: int, limit: int) -> Page:
-        page = await self._store.page(owner=None, search=search, start=start, limit=limit)
-        self._audit.record(viewer.id, "FETCH_VIDEOS", f"Fetched {len(page.videos)} videos from {start}", FETCHES)
+    async def newest(self, viewer: User, *, search: str, start: int, limit: int, after: Cursor | None = None) -> Page:
+        page = await self._store.page(owner=None, search=search, start=start, limit=limit, after=after)
+        self._audit.record(
+            viewer.id, "FETCH_VIDEOS", f"Fetched {len(page.videos)} videos {_from(start, after)}", FETCHES
+        )
         return page
 
-    async def of_user(self, viewer: User, owner: uuid.UUID, *, start: int, limit: int) -> Page:
+    async def of_user(
+        self, viewer: User, owner: uuid.UUID, *, search: str = "", start: int, limit: int, after: Cursor | None = None
+    ) -> Page:
         if not viewer.may_see(owner):
             raise Forbidden("You may list your own videos only.")
-        page = await self._store.page(owner=owner, search="", start=start, limit=limit)
+        page = await self._store.page(owner=owner, search=search, start=start, limit=limit, after=after)
         self._audit.record(
-            viewer.id, "FETCH_USER_VIDEOS", f"Fetched {len(page.videos)} videos of {owner} from {start}", FETCHES
+            viewer.id,
+            "FETCH_USER_VIDEOS",
+            f"Fetched {len(page.videos)} videos of {owner} {_from(start, after)}",
+            FETCHES,
         )
         return page
 
@@ -95,3 +103,7 @@ class VideoService:
         if deleted:
             await self._outbox.send(owed)
         return deleted
+
+
+def _from(start: int, after: Cursor | None) -> str:
+    return f"before {after.time}" if after else f"from {start}"

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from logging_service.config import Settings
+from shared.cursor import Cursor
 
 
 class Log(NamedTuple):
-    """A row of ``logs``, as it is kept and sent: text. The ids are spelled as ``str`` does, the time as ``to_text``.
+    """A row of ``logs``, all of it text: the ids are spelled as ``str`` does, the time as ``to_text``.
 
-    They come by the thousand and go by the hundred: to make objects of them, and text again, costs more than the rest.
+    Rows come by the thousand and go by the hundred. UUIDs and times as objects would cost more than the database.
     """
 
     id: str
@@ -23,16 +24,13 @@ class Log(NamedTuple):
     created_at: str
 
 
-Row = tuple[str, str, str, str, str, str]
-"""A ``Log`` to which nobody has given its names yet."""
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the logs, and how many there are in all."""
+    """Some of the logs, how many there are in all, and where the list goes on; None at its end."""
 
-    logs: Sequence[Row]
+    logs: list[Log]
     total: int
+    next: Cursor | None = None
 
 
 class Store(Protocol):
@@ -41,14 +39,15 @@ class Store(Protocol):
     Each may be repeated without a second effect, and answers as it did the first time.
     """
 
-    async def add(self, logs: Sequence[Row]) -> None:
+    async def add(self, logs: Sequence[Log]) -> None:
         """Write them in this order, all or none; one whose id is there already is left as it was."""
         ...
 
-    async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
-        """The ``length`` logs after the first ``start``, newest first, then last written first; None is every user.
+    async def page(self, user_id: uuid.UUID | None, start: int, length: int, after: Cursor | None = None) -> Page:
+        """At most ``length`` logs, newest first, then last written first; None is every user.
 
-        ``start`` may be any number from 0, also far past the end.
+        They are those behind ``after``, which an index finds; without it those after the first ``start``, which are
+        walked over. ``start`` may be any number from 0, also far past the end.
         """
         ...
 

@@ -10,12 +10,13 @@ from typing import Self
 
 from shared.clock import to_text
 from shared.contracts import StoredVideo
-from shared.database import Sqlite
+from shared.database import Schema, Sqlite
 from shared.errors import Conflict
 from storage_service.store import Claim, StoredObject
 
-MIGRATIONS = [
-    """
+SCHEMA = Schema(
+    version=2,
+    script="""
     CREATE TABLE storage_ledger (
         user_id TEXT PRIMARY KEY,
         kept INTEGER NOT NULL DEFAULT 0 CHECK (kept >= 0),
@@ -34,14 +35,15 @@ MIGRATIONS = [
         created_at TEXT NOT NULL,
         expires_at TEXT NOT NULL,
         remove_at TEXT,
-        removals INTEGER NOT NULL DEFAULT 0
+        removals INTEGER NOT NULL DEFAULT 0,
+        session TEXT
     ) STRICT;
     CREATE INDEX storage_objects_reserved ON storage_objects (expires_at) WHERE state = 'reserved';
     CREATE INDEX storage_objects_stored ON storage_objects (expires_at) WHERE state = 'stored';
     CREATE INDEX storage_objects_removable ON storage_objects (remove_at) WHERE remove_at IS NOT NULL
     """,
-    "ALTER TABLE storage_objects ADD COLUMN session TEXT",
-]
+    upgrades={1: "ALTER TABLE storage_objects ADD COLUMN session TEXT"},
+)
 
 
 class SqliteStore:
@@ -51,7 +53,7 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Self]:
-        async with Sqlite(path, MIGRATIONS) as database:
+        async with Sqlite(path, SCHEMA) as database:
             yield cls(database)
 
     async def reserve(

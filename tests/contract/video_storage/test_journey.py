@@ -36,7 +36,7 @@ async def test_an_upload_is_answered_when_everything_it_promises_can_be_read(hou
     assert datetime.fromisoformat(entry["uploaded_at"]).utcoffset() == timedelta(0)
     # What the page fetches then, once and without retry.
     assert (await ann.get(f"{VIDEOS}/stream"))["videos"][0] == entry
-    assert await ann.get(f"{VIDEOS}/user/{ann.id}") == {"videos": [entry], "total": 1}
+    assert await ann.get(f"{VIDEOS}/user/{ann.id}") == {"videos": [entry], "total": 1, "next": None}
     assert await ann.get(STORAGE) == {"totalSizeMb": 251_034 / MB, "maxStorageMb": 1, "usagePercentage": "23.94"}
     usage = await ann.get(USAGE)
     assert (usage["totalUsageMb"], usage["dailyLimitMb"], usage["isThresholdExceeded"]) == (251_034 / MB, 2, False)
@@ -55,7 +55,7 @@ async def test_after_a_deletion_everything_is_gone_at_once_but_what_counts_for_t
     answer = await ann.ask("DELETE", f"{VIDEOS}/delete/{entry['filename']}")
     assert answer.status_code == 200
     assert isinstance(answer.json()["message"], str)
-    assert await ann.get(f"{VIDEOS}/user/{ann.id}") == {"videos": [], "total": 0}
+    assert await ann.get(f"{VIDEOS}/user/{ann.id}") == {"videos": [], "total": 0, "next": None}
     assert (await ann.get(STORAGE))["totalSizeMb"] == 0
     usage = await ann.get(USAGE)
     assert (usage["totalUsageMb"], usage["uploads"], usage["deletions"]) == (size, 1, 1)
@@ -86,7 +86,7 @@ async def test_lists_come_in_pages_newest_first(ann: Person) -> None:
 
     async def page(path: str) -> tuple[list[str], int]:
         answer = await ann.get(f"{VIDEOS}/{path}")
-        assert answer.keys() == {"videos", "total"}
+        assert [*answer] == ["videos", "total", "next"]
         return [video["filename"] for video in answer["videos"]], answer["total"]
 
     mine = f"user/{ann.id}"
@@ -102,12 +102,23 @@ async def test_lists_come_in_pages_newest_first(ann: Person) -> None:
     assert await page(f"stream?q=NUMBER%207%20of%20{ann.id}") == ([names[10]], 1)
     assert await page(f"stream?q=%20{ann.id}%20&start=17") == ([names[17]], 18)
     assert await page("stream?q=%25%25%25") == ([], 0)
+    assert await page(f"{mine}?q=NUMBER%207") == ([names[10]], 1)
+    for path in (f"{mine}?limit=4", f"stream?limit=4&q={ann.id}"):
+        walked, goes_on = [], ""
+        while goes_on is not None:
+            answer = await ann.get(f"{VIDEOS}/{path}" + (f"&start=3&after={goes_on}" if goes_on else ""))
+            walked += [video["filename"] for video in answer["videos"]]
+            assert answer["total"] == 18
+            goes_on = answer["next"]
+        assert walked == names
 
 
 @pytest.mark.parametrize("query", ["start=-1", "start=x", "start=1.5", "start=", "limit=0", "limit=101", "limit=x"])
 async def test_what_is_no_page_is_a_422(ann: Person, query: str) -> None:
     for path in ("stream", f"user/{ann.id}"):
         assert (await ann.ask("GET", f"{VIDEOS}/{path}?{query}")).status_code == 422
+        refused = await ann.ask("GET", f"{VIDEOS}/{path}?after=anything")
+        assert (refused.status_code, refused.json()["message"]) == (422, "after: must be what a page gave as `next`.")
     assert (await ann.ask("GET", f"{VIDEOS}/stream?q=%00")).status_code == 422
     assert (await ann.ask("GET", f"{VIDEOS}/stream?q={'x' * 256}")).status_code == 422
 

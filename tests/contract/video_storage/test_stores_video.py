@@ -1,6 +1,7 @@
 """What every catalogue of video-service promises, its outbox included, over every backend."""
 
 import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.cursor import Cursor
 from video_service.config import Settings
 from video_service.store import Owed, Store, Video, open_store
 
@@ -82,6 +84,87 @@ async def test_pages_follow_each_other_without_gap_or_repetition(store: Store) -
     assert {page.total for page in pages} == {7}
     assert (await store.page(owner=None, search="", start=0, limit=3)).total == 8
     assert (await store.page(owner=uuid.UUID(int=0), search="", start=0, limit=3)).total == 0
+
+
+async def walk(store: Store, owner: uuid.UUID | None, search: str, limit: int) -> list[str]:
+    """The whole list by its cursors."""
+    walked: list[str] = []
+    after: Cursor | None = None
+    while True:
+        page = await store.page(owner=owner, search=search, start=0, limit=limit, after=after)
+        walked += [found.filename for found in page.videos]
+        after = page.next
+        if after is None:
+            return walked
+        assert len(page.videos) == limit
+
+
+@pytest.mark.parametrize("search", ["", "film", "a"])
+@pytest.mark.parametrize("owner", [None, ANN])
+async def test_the_pages_that_go_on_behind_one_another_are_the_list(
+    store: Store, owner: uuid.UUID | None, search: str
+) -> None:
+    for number in range(14):
+        await add(store, f"f{number}", at=NOW + (number // 3) * MOMENT)
+    await add(store, "bens", user=BEN)
+    whole = await names(store, owner=owner, search=search)
+    assert len(whole) == (14 if owner else 15)
+    for limit in (1, 2, 5, 7, 14, 15, 100):
+        assert await walk(store, owner, search, limit) == whole
+    first = await store.page(owner=owner, search=search, start=3, limit=4)
+    behind = await store.page(owner=owner, search=search, start=3, limit=4, after=first.next)
+    assert [found.filename for found in behind.videos] == whole[7:11], "start is not looked at"
+    assert behind.total == len(whole)
+
+
+async def test_behind_the_last_video_is_nothing_and_the_true_total(store: Store) -> None:
+    await add(store, "a", "b")
+    for search in ("", "film"):
+        for owner, total in ((None, 2), (ANN, 2), (BEN, 0)):
+            for place in (Cursor("2000-01-01T00:00:00.000000Z", 1), Cursor("0001-01-01T00:00:00.000000Z", 0)):
+                page = await store.page(owner=owner, search=search, start=0, limit=9, after=place)
+                assert (page.videos, page.total, page.next) == ([], total, None)
+        page = await store.page(
+            owner=ANN, search=search, start=0, limit=9, after=Cursor("9999-12-31T23:59:59.999999Z", 0)
+        )
+        assert len(page.videos) == 2
+
+
+@pytest.mark.parametrize("search", ["", "film"])
+@pytest.mark.parametrize("owner", [None, ANN])
+async def test_a_walk_has_nothing_twice_and_misses_nothing_while_videos_come_and_go(
+    stores: tuple[Store, Store], owner: uuid.UUID | None, search: str
+) -> None:
+    one, other = stores
+    random.seed(7)
+    for number in range(60):  # a third of them stays
+        await add(other, f"{'s' if number % 3 == 0 else 'g'}{number}", at=NOW + random.randrange(5) * MOMENT)
+    before = await names(one, owner=owner, search=search)
+    stay, going = [name for name in before if name[0] == "s"], {name for name in before if name[0] == "g"}
+
+    async def come_and_go(number: int, last: str) -> None:
+        await add(other, f"n{number}", at=NOW + random.randrange(5) * MOMENT)
+        gone = {last} & going or set(random.sample(sorted(going), min(2, len(going))))
+        going.difference_update(gone)
+        await other.delete(sorted(gone), [], NOW, LEASE)
+
+    walked: list[str] = []
+    after: Cursor | None = None
+    for number in range(200):
+        page, _ = await asyncio.gather(
+            one.page(owner=owner, search=search, start=0, limit=3, after=after),
+            come_and_go(number, walked[-1] if walked else ""),
+        )
+        walked += [found.filename for found in page.videos]
+        after = page.next
+        if after is None:
+            break
+    assert after is None, "the list has an end"
+    assert len(walked) == len(set(walked))
+    assert [name for name in walked if name[0] == "s"] == stay
+    assert (await one.page(owner=owner, search=search, start=0, limit=1)).total == len(
+        await names(one, owner=owner, search=search)
+    )
 
 
 async def test_a_search_finds_part_of_a_title_in_any_case_and_takes_every_sign_as_itself(store: Store) -> None:

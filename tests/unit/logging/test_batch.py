@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from logging_service.models import Batch
 from logging_service.service import LoggingService
-from logging_service.store import Row
+from logging_service.store import Log
 from shared.clock import to_text
 from shared.contracts import LogBatch, LogEntry
 
@@ -20,15 +20,15 @@ BATCH = TypeAdapter(Batch)
 
 
 class FakeStore:
-    async def add(self, logs: list[Row]) -> None:
+    async def add(self, logs: list[Log]) -> None:
         self.logs = logs
 
 
-async def written(entries: Any) -> list[Row]:
+async def written(entries: Any) -> list[Log]:
     """What the service makes of them."""
     store: Any = FakeStore()
     await LoggingService(store, clock=lambda: NOW).write(entries)
-    logs: list[Row] = store.logs
+    logs: list[Log] = store.logs
     return logs
 
 
@@ -154,7 +154,7 @@ async def test_every_body_is_taken_or_refused_as_the_contract_says() -> None:
             ways["refused"] += 1
             continue
         assert isinstance(batch, Batch)
-        ways["rows" if isinstance(batch.entries[0], tuple) else "entries"] += 1
+        ways["rows" if isinstance(batch.entries[0], Log) else "entries"] += 1
         ours, theirs = await written(batch.entries), await written(expected.logs)
         assert len(ours) == len(theirs)
         for given, one, other in zip(expected.logs, ours, theirs, strict=True):
@@ -178,7 +178,7 @@ def test_what_our_services_send_is_rows_at_once() -> None:
         ]
     )
     batch = BATCH.validate_python(json.loads(sent.model_dump_json()))
-    assert {type(one) for one in batch.entries} == {tuple}
+    assert {type(one) for one in batch.entries} == {Log}
 
 
 @pytest.mark.parametrize("count", [0, 1001])

@@ -1,6 +1,7 @@
-"""A database from before the lists were counted keeps what it has, and has any page of it."""
+"""A data file of the release before opens with all that it has; its lists are counted and paged through."""
 
 import random
+import sqlite3
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,12 +9,20 @@ from pathlib import Path
 import pytest
 
 from logging_service.store import Log
-from logging_service.store.sqlite import MIGRATIONS, SqliteStore
+from logging_service.store.sqlite import SqliteStore
 from shared.clock import to_text
-from shared.database import Sqlite
 
 ANNE, BORIS = uuid.UUID(int=1), uuid.UUID(int=2)
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
+BEFORE = Path(__file__).with_name("logs_2.sql").read_text()
+
+
+def schema(path: Path) -> set[tuple[str, str, str]]:
+    """Every object's type, name and statement, however that is laid out."""
+    database = sqlite3.connect(path)
+    found = database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
+    database.close()
+    return {(kind, name, "".join(statement.split()).rstrip(";")) for kind, name, statement in found}
 
 
 @pytest.mark.parametrize("count", [0, 3, 2000])
@@ -31,13 +40,16 @@ async def test_logs_from_before_are_there_page_by_page_and_not_written_again(tmp
         for number in range(count)
     ]
     path = tmp_path / "logs.db"
-    async with Sqlite(path, MIGRATIONS[:1]) as database:
-        for log in logs:
-            await database.execute(
-                """INSERT INTO logs (id, user_id, action_type, description, service_name, created_at)
-                   VALUES (?, ?, ?, ?, ?, ?)""",
-                log,
-            )
+    database = sqlite3.connect(path)
+    database.executescript(BEFORE)
+    database.executemany(
+        """INSERT INTO logs (id, user_id, action_type, description, service_name, created_at)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        logs,
+    )
+    database.execute("INSERT INTO logs_ranks VALUES ('', 0, '', ?)", (count,))
+    database.commit()
+    database.close()
     async with SqliteStore.open(path) as store:
         for start in range(0, len(logs), 900):
             await store.add(logs[start : start + 900])  # all of them are there
@@ -53,3 +65,15 @@ async def test_logs_from_before_are_there_page_by_page_and_not_written_again(tmp
                 page = await store.page(user, start, 100)
                 assert page.logs == true[start : start + 100]
                 assert page.total == len(true)
+                if page.next:
+                    assert (await store.page(user, 0, 100, page.next)).logs == true[start + 100 : start + 200]
+
+
+async def test_a_file_from_before_becomes_what_a_new_one_is(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "old.db")
+    database.executescript(BEFORE)
+    database.close()
+    for name in ("old.db", "new.db"):
+        async with SqliteStore.open(tmp_path / name):
+            pass
+    assert schema(tmp_path / "old.db") == schema(tmp_path / "new.db")

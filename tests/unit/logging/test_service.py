@@ -10,9 +10,11 @@ from logging_service.service import LoggingService
 from logging_service.store import Log, Page
 from shared.auth import User
 from shared.contracts import LogEntry
+from shared.cursor import Cursor
 from shared.errors import Forbidden
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+PLACE = Cursor("2026-11-24T12:00:00.000000Z", 7)
 ANNE = User(id=uuid.uuid4(), email="anne@example.test", role="user")
 BORIS = User(id=uuid.uuid4(), email="boris@example.test", role="user")
 ADMIN = User(id=uuid.uuid4(), email="admin@example.test", role="admin")
@@ -21,13 +23,13 @@ ADMIN = User(id=uuid.uuid4(), email="admin@example.test", role="admin")
 class FakeStore:
     def __init__(self) -> None:
         self.logs: list[Log] = []
-        self.asked: list[tuple[uuid.UUID | None, int, int]] = []
+        self.asked: list[tuple[uuid.UUID | None, int, int, Cursor | None]] = []
 
     async def add(self, logs: list[Log]) -> None:
         self.logs += logs
 
-    async def page(self, user_id: uuid.UUID | None, start: int, length: int) -> Page:
-        self.asked.append((user_id, start, length))
+    async def page(self, user_id: uuid.UUID | None, start: int, length: int, after: Cursor | None) -> Page:
+        self.asked.append((user_id, start, length, after))
         return Page([], 0)
 
 
@@ -73,7 +75,7 @@ async def test_a_missing_id_and_time_are_filled_in(logs: LoggingService, store: 
 async def test_people_see_their_own_and_administrators_everybodys(logs: LoggingService, store: FakeStore) -> None:
     await logs.of_user(ANNE, ANNE.id, 0)
     await logs.of_user(ADMIN, ANNE.id, 100)
-    await logs.of_all(200)
-    assert store.asked == [(ANNE.id, 0, 100), (ANNE.id, 100, 100), (None, 200, 100)]
+    await logs.of_all(200, PLACE)
+    assert store.asked == [(ANNE.id, 0, 100, None), (ANNE.id, 100, 100, None), (None, 200, 100, PLACE)]
     with pytest.raises(Forbidden):
         await logs.of_user(BORIS, ANNE.id, 0)

@@ -18,6 +18,7 @@ from shared.contracts import (
     UploadGrant,
     UploadTarget,
 )
+from shared.cursor import Cursor
 from shared.errors import PeerRefused, ServiceError, Unavailable
 from video_service.outbox import Outbox
 from video_service.store import Owed, Page, Video
@@ -184,7 +185,9 @@ class Store:
     async def find(self, filename: str) -> Video | None:
         return self.videos.get(filename)
 
-    async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+    async def page(
+        self, *, owner: uuid.UUID | None, search: str, start: int, limit: int, after: Cursor | None = None
+    ) -> Page:
         found = [
             video
             for video in self.videos.values()

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 from pydantic import SecretStr
 
+from shared.cursor import Cursor
 from shared.media_url import MediaUrls
 from shared.settings import ServiceSettings
 from video_service.models import VideoOut, VideoPage
@@ -29,11 +30,14 @@ class Caller(ServiceSettings):
     port: int = 0
 
 
+@pytest.mark.parametrize("goes_on", [Cursor("2026-11-24T12:00:00.000000Z", 7), None])
 @pytest.mark.parametrize("count", [0, 1, len(FILMS)])
-def test_it_is_byte_for_byte_what_the_model_writes(count: int) -> None:
+def test_it_is_byte_for_byte_what_the_model_writes(count: int, goes_on: Cursor | None) -> None:
     settings = Caller(_env_file=None, jwt_secret=SecretStr("the suite signs with this, and nobody else"))
     urls = MediaUrls(settings, "http://media.test", now=lambda: 10_000)
     films = FILMS[:count]
-    model = VideoPage(videos=[VideoOut.of(film, urls, ANN) for film in films], total=7)
-    written = VideoPage.written(Page([film.listed() for film in films], 7), urls, ANN)
+    model = VideoPage(
+        videos=[VideoOut.of(film, urls, ANN) for film in films], total=7, next=goes_on and goes_on.encoded()
+    )
+    written = VideoPage.written(Page([film.listed() for film in films], 7, goes_on), urls, ANN)
     assert written == model.model_dump_json().encode()

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from shared.clock import to_text
-from shared.database import Sqlite
+from shared.database import Schema, Sqlite
 from usage_service.store import Day, Event, OverLimit
 
-MIGRATIONS = [
-    """
+SCHEMA = Schema(
+    version=1,
+    script="""
     CREATE TABLE usage_days (
         user_id TEXT NOT NULL,
         day TEXT NOT NULL,
@@ -42,7 +43,7 @@ MIGRATIONS = [
     CREATE INDEX usage_reservations_by_expiry ON usage_reservations (expires_at);
     CREATE INDEX usage_stream_events_by_day ON usage_events (day) WHERE kind = 'stream'
     """,
-]
+)
 
 
 class SqliteStore:
@@ -52,7 +53,7 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Self]:
-        async with Sqlite(path, MIGRATIONS) as database:
+        async with Sqlite(path, SCHEMA) as database:
             yield cls(database)
 
     async def reserve(

@@ -10,11 +10,12 @@ from typing import Self
 
 from shared.auth import Role
 from shared.clock import to_text
-from shared.database import Sqlite
+from shared.database import Schema, Sqlite
 from user_service.store import Account
 
-MIGRATIONS = [
-    """
+SCHEMA = Schema(
+    version=1,
+    script="""
     CREATE TABLE users (
         id TEXT PRIMARY KEY,
         email TEXT NOT NULL,
@@ -27,7 +28,7 @@ MIGRATIONS = [
         email_key TEXT NOT NULL UNIQUE
     ) STRICT
     """,
-]
+)
 
 
 class SqliteStore:
@@ -37,7 +38,7 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Self]:
-        async with Sqlite(path, MIGRATIONS) as database:
+        async with Sqlite(path, SCHEMA) as database:
             yield cls(database)
 
     async def add(self, account: Account) -> bool:

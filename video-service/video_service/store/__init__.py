@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
 
 from shared.clock import to_text
+from shared.cursor import Cursor
 from shared.settings import MIB
 from video_service.config import Settings
 
@@ -77,8 +78,11 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    """Some of a list, how many videos it has in all, and where it goes on; None at its end."""
+
     videos: list[Listed]
     total: int
+    next: Cursor | None = None
 
 
 class Store(Protocol):
@@ -100,8 +104,14 @@ class Store(Protocol):
         """A video, live or deleted."""
         ...
 
-    async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
-        """Live videos, newest first, and how many there are in all; ``search`` is part of a title in any case."""
+    async def page(
+        self, *, owner: uuid.UUID | None, search: str, start: int, limit: int, after: Cursor | None = None
+    ) -> Page:
+        """At most ``limit`` live videos, newest first, then last added; ``search`` is part of a title in any case.
+
+        They are those behind ``after``, which an index finds; without it those after the first ``start``, which are
+        walked over. ``start`` may be any number from 0, also far past the end.
+        """
         ...
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]: ...

@@ -7,18 +7,41 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from shared.clock import to_text
-from shared.database import Sqlite
-from shared.ranked import EVERYBODY, Ranked
+from shared.cursor import Cursor
+from shared.database import INLINE_ROWS, Schema, Sqlite
 from shared.settings import MIB
 from video_service.store import Listed, Owed, Page, Video, titles
 
-RANKED = Ranked("videos", "uploaded_at", listed="deleted_at IS NULL")
 LISTED = ", ".join(Listed._fields)
-MIGRATIONS = [
+EVERYBODY = ""
+"""The row of ``videos_totals`` that counts all live videos."""
+_NEWEST_FIRST = "ORDER BY uploaded_at DESC, seq DESC"
+# Two statements: for `(uploaded_at, seq) < (:time, :seq)` SQLite uses the first column of an index alone, and walks
+# over all videos of that time.
+_BEHIND = ("uploaded_at = :time AND seq < :seq", "uploaded_at < :time")
+# To count a million live videos at every page would take 5 ms.
+_TOTALS = """
+    CREATE TABLE videos_totals (
+        user_id TEXT PRIMARY KEY,
+        live INTEGER NOT NULL CHECK (live >= 0)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER count_video AFTER INSERT ON videos WHEN new.deleted_at IS NULL BEGIN
+        INSERT INTO videos_totals VALUES ('', 1), (new.user_id, 1)
+        ON CONFLICT (user_id) DO UPDATE SET live = live + 1; END;
+    CREATE TRIGGER uncount_video AFTER UPDATE OF deleted_at ON videos
+    WHEN old.deleted_at IS NULL AND new.deleted_at IS NOT NULL BEGIN
+        UPDATE videos_totals SET live = live - 1 WHERE user_id IN ('', new.user_id); END;
     """
+_COUNT_ALL = """
+    INSERT INTO videos_totals SELECT user_id, count(*) FROM videos WHERE deleted_at IS NULL GROUP BY user_id;
+    INSERT INTO videos_totals SELECT '', count(*) FROM videos WHERE deleted_at IS NULL
+    """
+SCHEMA = Schema(
+    version=5,
+    script=f"""
     CREATE TABLE videos (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -48,27 +71,12 @@ MIGRATIONS = [
         attempts INTEGER NOT NULL DEFAULT 0,
         due_at TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX videos_outbox_due ON videos_outbox (due_at)
+    CREATE INDEX videos_outbox_due ON videos_outbox (due_at);
+    {titles.TABLE};
+    {_TOTALS}
     """,
-    # How many live videos there are, of each owner and of all: to count a million at every page takes 5 ms.
-    """
-    CREATE TABLE videos_totals (
-        user_id TEXT PRIMARY KEY,
-        live INTEGER NOT NULL CHECK (live >= 0)
-    ) STRICT, WITHOUT ROWID;
-    INSERT INTO videos_totals SELECT user_id, count(*) FROM videos WHERE deleted_at IS NULL GROUP BY user_id;
-    INSERT INTO videos_totals SELECT '', count(*) FROM videos WHERE deleted_at IS NULL;
-    CREATE TRIGGER count_video AFTER INSERT ON videos WHEN new.deleted_at IS NULL BEGIN
-        INSERT INTO videos_totals VALUES ('', 1), (new.user_id, 1)
-        ON CONFLICT (user_id) DO UPDATE SET live = live + 1; END;
-    CREATE TRIGGER uncount_video AFTER UPDATE OF deleted_at ON videos
-    WHEN old.deleted_at IS NULL AND new.deleted_at IS NOT NULL BEGIN
-        UPDATE videos_totals SET live = live - 1 WHERE user_id IN ('', new.user_id); END
-    """,
-    # They stand in videos_ranks now, beside what finds a page.
-    f"DROP TRIGGER count_video;\nDROP TRIGGER uncount_video;\nDROP TABLE videos_totals;\n{RANKED.migration()}",
-    titles.MIGRATION,
-]
+    upgrades={4: f"DROP TABLE videos_ranks; {_TOTALS} {_COUNT_ALL}"},
+)
 
 
 class SqliteStore:
@@ -78,7 +86,7 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Self]:
-        async with Sqlite(path, MIGRATIONS) as database:
+        async with Sqlite(path, SCHEMA) as database:
             yield cls(database)
 
     async def add(self, video: Video, owed: Sequence[Owed], lease: datetime) -> bool:
@@ -110,7 +118,6 @@ class SqliteStore:
             if added.rowcount == 1:
                 assert added.lastrowid is not None
                 titles.added(connection, added.lastrowid, video.title.casefold())
-                RANKED.added(connection, [(str(video.user_id), to_text(video.uploaded_at))])
                 _owe(connection, owed, lease)
             return added.rowcount == 1
 
@@ -131,26 +138,24 @@ class SqliteStore:
         row = await self._database.fetch_one("SELECT * FROM videos WHERE filename = ?", (filename,))
         return _video(row) if row else None
 
-    async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+    async def page(
+        self, *, owner: uuid.UUID | None, search: str, start: int, limit: int, after: Cursor | None = None
+    ) -> Page:
+        if after:
+            start = 0
         if search:
-            return await self._database.read(lambda connection: _search(connection, owner, search, start, limit))
+            return await self._database.read(lambda connection: _search(connection, owner, search, start, limit, after))
         whose = str(owner) if owner else EVERYBODY
-        theirs = "user_id = :whose AND" if owner else ""
 
         def work(connection: sqlite3.Connection) -> Page:
-            total, before, skip = RANKED.seek(connection, whose, start)
-            if start >= total:  # which is also what keeps start within SQLite's 64 bits
-                return Page([], total)
-            cursor = connection.cursor()
-            cursor.row_factory = None  # tuples
-            rows = cursor.execute(
-                f"""SELECT {LISTED} FROM videos WHERE {theirs} deleted_at IS NULL AND uploaded_at < :before
-                    ORDER BY uploaded_at DESC, seq DESC LIMIT :limit OFFSET :skip""",  # noqa: S608  words of ours only
-                {"whose": whose, "before": before, "limit": limit, "skip": skip},
-            ).fetchall()
-            return Page(list(map(Listed._make, rows)), total)
+            found = connection.execute("SELECT live FROM videos_totals WHERE user_id = ?", (whose,)).fetchone()
+            total = found["live"] if found else 0
+            conditions = ["deleted_at IS NULL", *(["user_id = :owner"] if owner else [])]
+            return _page(connection, conditions, {"owner": whose}, total, start, limit, after)
 
-        return await self._database.glance(work)
+        if start > INLINE_ROWS:
+            return await self._database.read(work)
+        return await self._database.read_inline(work)
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
         rows = await self._database.fetch_all(
@@ -160,12 +165,11 @@ class SqliteStore:
 
     async def delete(self, filenames: Sequence[str], owed: Sequence[Owed], now: datetime, lease: datetime) -> int:
         names = ", ".join("?" * len(filenames))
-        going = f"""SELECT user_id, uploaded_at, seq, title_key FROM videos
+        going = f"""SELECT seq, title_key FROM videos
                     WHERE deleted_at IS NULL AND filename IN ({names})"""  # noqa: S608
 
         def work(connection: sqlite3.Connection) -> int:
             rows = connection.execute(going, list(filenames)).fetchall()
-            RANKED.removed(connection, [(row["user_id"], row["uploaded_at"]) for row in rows])
             titles.removed(connection, [(row["seq"], row["title_key"]) for row in rows])
             deleted = sum(
                 connection.execute(
@@ -212,32 +216,61 @@ class SqliteStore:
         await self._database.ping()
 
 
-def _search(connection: sqlite3.Connection, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+def _page(
+    connection: sqlite3.Connection,
+    conditions: list[str],
+    values: dict[str, str],
+    total: int,
+    start: int,
+    limit: int,
+    after: Cursor | None,
+) -> Page:
+    if start >= total:  # which is also what keeps start within SQLite's 64 bits
+        return Page([], total)
+    cursor = connection.cursor()
+    cursor.row_factory = None  # tuples
+    rows: list[tuple[Any, ...]] = []
+    for place in _BEHIND if after else ("TRUE",):
+        where = " AND ".join([*conditions, place])
+        rows += cursor.execute(
+            f"SELECT {LISTED}, seq FROM videos WHERE {where} {_NEWEST_FIRST} LIMIT :most OFFSET :start",  # noqa: S608
+            values | (after._asdict() if after else {}) | {"most": limit + 1 - len(rows), "start": start},
+        ).fetchall()
+    videos = [Listed._make(row[:-1]) for row in rows[:limit]]
+    return Page(videos, total, Cursor(videos[-1].uploaded_at, rows[limit - 1][-1]) if len(rows) > limit else None)
+
+
+def _search(
+    connection: sqlite3.Connection,
+    owner: uuid.UUID | None,
+    search: str,
+    start: int,
+    limit: int,
+    after: Cursor | None,
+) -> Page:
     part = search.casefold()
-    condition = "deleted_at IS NULL AND instr(title_key, :part) > 0" + (" AND user_id = :owner" if owner else "")
-    newest = "ORDER BY uploaded_at DESC, seq DESC"
-    values: dict[str, str | int] = {"part": part, "owner": str(owner)}
+    conditions = ["deleted_at IS NULL", "instr(title_key, :part) > 0", *(["user_id = :owner"] if owner else [])]
+    values = {"part": part, "owner": str(owner)}
     asked = titles.phrase(part)
     few = titles.few(connection, asked) if asked else None
+    condition = " AND ".join(conditions)
     if few is not None:
-        found = connection.execute(
-            f"SELECT seq FROM json_each(:few) CROSS JOIN videos ON seq = value WHERE {condition} {newest}",  # noqa: S608
+        rows = connection.execute(
+            f"""SELECT uploaded_at, seq FROM json_each(:few) CROSS JOIN videos ON seq = value
+                WHERE {condition} {_NEWEST_FIRST}""",  # noqa: S608
             values | {"few": json.dumps(few)},
-        ).fetchall()
+        )
+        found = [Cursor(*row) for row in rows]
         total = len(found)
-        condition = "seq IN (SELECT value FROM json_each(:page))"
-        values = {"page": json.dumps([row["seq"] for row in found[start : start + limit]]), "skip": 0}
+        left = [one for one in found if one < after] if after else found
+        conditions = ["seq IN (SELECT value FROM json_each(:page))"]
+        values = {"page": json.dumps([one.seq for one in left[start : start + limit + 1]])}
+        start, after = 0, None
     elif asked and not owner:
         total = titles.count(connection, asked)
     else:
         (total,) = connection.execute(f"SELECT count(*) FROM videos WHERE {condition}", values).fetchone()  # noqa: S608
-    if start >= total:
-        return Page([], total)
-    rows = connection.execute(
-        f"SELECT {LISTED} FROM videos WHERE {condition} {newest} LIMIT :limit OFFSET :skip",  # noqa: S608
-        {"skip": start, "limit": limit} | values,
-    ).fetchall()
-    return Page([Listed(*row) for row in rows], total)
+    return _page(connection, conditions, values, total, start, limit, after)
 
 
 def _owe(connection: sqlite3.Connection, owed: Sequence[Owed], lease: datetime) -> None:

@@ -8,12 +8,13 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel
 
+from shared.cursor import Cursor
 from shared.settings import MIB
 from shared.supabase import Done, Supabase
 from video_service.config import Settings
 from video_service.store import Kind, Owed, Page, Video
 
-MIGRATIONS = ["20261125000000_foundation", "20261125000200_videos"]
+MIGRATIONS = ["20261125000000_foundation", "20261125000200_videos", "20261128000000_cursors"]
 
 
 class _Video(BaseModel):
@@ -59,8 +60,11 @@ class _Exists(BaseModel):
 
 
 class _Page(BaseModel):
+    """``next_seq`` is the number of the last of these videos, null if it is the last of the list."""
+
     videos: list[_Video]
     total: int
+    next_seq: int | None
 
 
 class _Filenames(BaseModel):
@@ -110,16 +114,22 @@ class SupabaseStore:
         row = await self._database.find("videos", _Video, "filename", filename)
         return row.video() if row else None
 
-    async def page(self, *, owner: uuid.UUID | None, search: str, start: int, limit: int) -> Page:
+    async def page(
+        self, *, owner: uuid.UUID | None, search: str, start: int, limit: int, after: Cursor | None = None
+    ) -> Page:
         page = await self._database.call(
-            "videos_page",
+            "videos_list",
             _Page,
             p_owner=owner,
             p_search=search.casefold(),
             p_start=min(start, 2**63 - 1),
+            p_time=after and after.time,
+            p_seq=after and after.seq,
             p_limit=limit,
         )
-        return Page([row.video().listed() for row in page.videos], page.total)
+        videos = [row.video().listed() for row in page.videos]
+        next_page = None if page.next_seq is None else Cursor(videos[-1].uploaded_at, page.next_seq)
+        return Page(videos, page.total, next_page)
 
     async def live_filenames(self, user_id: uuid.UUID, most: int) -> list[str]:
         live = await self._database.call("videos_live_filenames", _Filenames, p_user_id=user_id, p_most=most)

@@ -13,12 +13,10 @@ FEW = 5000
 """So many are looked up and sorted. More than that lie so close that the list itself is read until a page is full."""
 
 INDEX = "INSERT INTO videos_titles (rowid, title_key) SELECT seq, title_key FROM videos WHERE deleted_at IS NULL"
-MIGRATION = f"""
+TABLE = """
     CREATE VIRTUAL TABLE videos_titles USING fts5 (
         title_key, content = '', columnsize = 0, tokenize = 'trigram case_sensitive 1'
-    );
-    {INDEX}
-    """
+    )"""
 _UNKNOWN_TO_IT = re.compile("[\0\ufffd-\uffff]")
 
 
