@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from datafiles import schema
 
 from logging_service.store import Log
 from logging_service.store.sqlite import SqliteStore
@@ -15,14 +16,6 @@ from shared.clock import to_text
 ANNE, BORIS = uuid.UUID(int=1), uuid.UUID(int=2)
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 BEFORE = Path(__file__).with_name("logs_2.sql").read_text()
-
-
-def schema(path: Path) -> set[tuple[str, str, str]]:
-    """Every object's type, name and statement, however that is laid out."""
-    database = sqlite3.connect(path)
-    found = database.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master").fetchall()
-    database.close()
-    return {(kind, name, "".join(statement.split()).rstrip(";")) for kind, name, statement in found}
 
 
 @pytest.mark.parametrize("count", [0, 3, 2000])
