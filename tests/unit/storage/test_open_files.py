@@ -3,11 +3,14 @@
 import asyncio
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+from unit.storage.house import SETTINGS
 
+from storage_service.blobs.capability import UploadUrls
 from storage_service.blobs.local import LocalBlobs
 from storage_service.open_files import LEAST, MOST, OpenFiles
 
@@ -56,11 +59,13 @@ def test_a_file_that_is_not_there_is_told_and_not_kept(tmp_path: Path) -> None:
 
 async def test_a_removed_film_is_closed_when_those_who_are_being_sent_it_are_done(tmp_path: Path) -> None:
     files = OpenFiles()
-    async with LocalBlobs.open(tmp_path, files.forget) as blobs:
+    blobs = LocalBlobs(tmp_path, UploadUrls(SETTINGS), removed=files.forget)
+    await blobs.make_folders()
+    with closing(blobs.disk):
         path = blobs.path("film", "video")
         path.parent.mkdir()
         watched = files.open(film(path.parent, path.name))
-        await blobs.remove("film")
+        await blobs.remove("film", None)
         with pytest.raises(FileNotFoundError):
             files.open(path)
         assert bytes(watched.content[:4]) == b"film"
@@ -72,13 +77,15 @@ async def test_a_removed_film_is_closed_when_those_who_are_being_sent_it_are_don
 
 async def test_a_removal_that_is_cancelled_forgets_the_film_all_the_same(tmp_path: Path) -> None:
     files, busy = OpenFiles(), threading.Event()
-    async with LocalBlobs.open(tmp_path, files.forget) as blobs:
+    blobs = LocalBlobs(tmp_path, UploadUrls(SETTINGS), removed=files.forget)
+    await blobs.make_folders()
+    with closing(blobs.disk):
         path = blobs.path("film", "video")
         path.parent.mkdir()
         files.open(film(path.parent, path.name))
         blocked = [asyncio.create_task(blobs._run(busy.wait)) for _ in range(4)]
         await asyncio.sleep(0)
-        removal = asyncio.create_task(blobs.remove("film"))
+        removal = asyncio.create_task(blobs.remove("film", None))
         await asyncio.sleep(0)
         removal.cancel()
         await asyncio.sleep(0)
