@@ -31,7 +31,7 @@ PIECE_UNIT = 256 * 1024
 LARGEST_PIECE = 8 * 1_048_576
 # What all uploads together keep of pieces that are not confirmed. Each call costs about a millisecond, so a piece is as
 # large as the number of uploads allows.
-PIECES_BYTES = 8 * 1_048_576
+PIECES_BYTES = 16 * 1_048_576
 TRIES = 5  # one after another that bring nothing forward
 FIRST_PAUSE = 0.2  # seconds; doubled each time
 TRY_SECONDS = 15.0

@@ -217,7 +217,7 @@ class Sink(httpx.AsyncBaseTransport):
         return httpx.Response(200)
 
 
-@pytest.mark.parametrize(("uploads", "piece"), [(1, 8 * 1_048_576), (8, 1_048_576)])
+@pytest.mark.parametrize(("uploads", "piece"), [(1, 8 * 1_048_576), (8, 2 * 1_048_576)])
 async def test_pieces_are_as_large_as_the_number_of_uploads_allows_and_memory_stays_bounded(
     uploads: int, piece: int
 ) -> None:
