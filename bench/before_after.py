@@ -41,6 +41,11 @@ CASES: dict[str, Case] = {
     "memory 8": partial(memory_rise, at_once=8),
     "memory 32": partial(memory_rise, at_once=32),
 }
+BY_HTTP: dict[str, Case] = {
+    "upload 1 by HTTP": CASES["upload 1"],
+    "upload 8 by HTTP": CASES["upload 8"],
+}
+"""The same where the services cannot reach each other's files, as in containers."""
 CLOUD = ("cloud upload", "cloud feed")
 """The same over PostgreSQL and a storage emulator, by our processor time; see engines.py."""
 
@@ -49,6 +54,8 @@ ROWS: list[tuple[str, str, str]] = []
 for _case, _title in (
     ("upload 1", "upload of 50 MiB, 1 at once"),
     ("upload 8", "upload of 50 MiB, 8 at once"),
+    ("upload 1 by HTTP", "upload of 50 MiB to storage-service by HTTP, 1 at once"),
+    ("upload 8 by HTTP", "upload of 50 MiB to storage-service by HTTP, 8 at once"),
     ("download 1", "whole video of 50 MiB, 1 connection"),
     ("download 16", "whole video of 50 MiB, 16 connections"),
 ):
@@ -72,7 +79,7 @@ ROWS += [
 
 
 def names() -> list[str]:
-    return [*CASES, *CLOUD]
+    return [*CASES, *BY_HTTP, *CLOUD]
 
 
 def missing(other: Path) -> list[str]:
@@ -92,14 +99,16 @@ def measure(
     with ExitStack() as stack:
         cases: dict[str, tuple[dict[str, Product], Case]] = {}
         checkouts = {"before": other, "after": HERE}
-        if any(name in CASES for name in chosen):
-            say("the five services of both checkouts")
-            products = {
-                name: stack.enter_context(running(folder / name, checkout=path)) for name, path in checkouts.items()
-            }
-            for product in products.values():
-                _fill(product, video)
-            cases |= {name: (products, CASES[name]) for name in chosen if name in CASES}
+        for kind, offer in ((CASES, "true"), (BY_HTTP, "false")):
+            if not any(name in kind for name in chosen):
+                continue
+            say(f"the five services of both checkouts, OFFER_UPLOAD_FILES={offer}")
+            products: dict[str, Product] = {}
+            for name, path in checkouts.items():
+                own = folder / f"{name}-{offer}"
+                products[name] = stack.enter_context(running(own, checkout=path, OFFER_UPLOAD_FILES=offer))
+                _fill(products[name], video)
+            cases |= {name: (products, kind[name]) for name in chosen if name in kind}
         if any(name in CLOUD for name in chosen):
             say("and again over PostgreSQL and a storage emulator")
             cases |= _cloud_cases(stack, checkouts, folder)

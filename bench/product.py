@@ -17,7 +17,8 @@ from e2e.services import NAMES, Services
 from wire import Exchange, Request, one, request
 
 # In tests the services sweep only when a test asks for it; here they sweep as by default, which an empty value means.
-DEFAULTS: dict[str, Any] = {"SWEEP_SECONDS": "", "STREAMED_REPORT_SECONDS": ""}
+# As with `make run`, video-service can write into storage-service's files.
+DEFAULTS: dict[str, Any] = {"SWEEP_SECONDS": "", "STREAMED_REPORT_SECONDS": "", "OFFER_UPLOAD_FILES": "true"}
 # A user of the bench moves more than the default quotas allow.
 QUOTAS: dict[str, Any] = {"MAX_STORAGE_MB": "100000", "DAILY_BANDWIDTH_MB": "1000000"}
 
