@@ -26,7 +26,7 @@ check: .venv/.synced ## lint, format, types, who may import whom, how libraries 
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
-	$(PYTHON) -m mypy scripts containers
+	$(PYTHON) -m mypy scripts
 	MYPYPATH=bench:tests $(PYTHON) -m mypy bench --follow-imports=silent
 	.venv/bin/lint-imports
 	$(PYTHON) scripts/check_libraries.py

@@ -1,15 +1,12 @@
 """What can be said of the five Dockerfiles without an engine; tests/containers builds them."""
 
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-
-from storage_service import probe
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("user", "video", "storage", "usage", "logging")
@@ -54,10 +51,6 @@ def test_the_uv_of_the_images_is_one_that_the_services_accept() -> None:
     assert set(re.findall(r"uv==[\d.]+", "".join(path.read_text() for path in DOCKERFILES))) == {found[0]}
     lowest, below = re.findall(r"(\d+)\.(\d+)", required)
     assert tuple(map(int, lowest)) <= tuple(map(int, found.groups())) < tuple(map(int, below))
-
-
-def test_the_images_are_tried_with_a_film_of_each_codec_that_is_taken() -> None:
-    assert runpy.run_path(str(ROOT / "containers/without_encoders.py"))["CODECS"].keys() == probe.CODECS
 
 
 def test_nothing_goes_to_the_engine_but_what_is_named() -> None:

@@ -83,7 +83,7 @@ async def test_a_removal_that_is_cancelled_forgets_the_film_all_the_same(tmp_pat
         path = blobs.path("film", "video")
         path.parent.mkdir()
         files.open(film(path.parent, path.name))
-        blocked = [asyncio.create_task(blobs._run(busy.wait)) for _ in range(4)]
+        blocked = [asyncio.create_task(blobs.disk.run(busy.wait)) for _ in range(4)]
         await asyncio.sleep(0)
         removal = asyncio.create_task(blobs.remove("film", None))
         await asyncio.sleep(0)
