@@ -15,16 +15,17 @@ ORIGIN = "http://localhost:3000"
 RPC = "/rest/v1/rpc/"
 UPLOAD = [
     "users_lock_upload",
-    "storage_reserve",
+    "storage_claim",
+    "storage_note_session",
     "usage_reserve",
-    "storage_store",
+    "storage_finish",
     "videos_add",
     "storage_keep",
     "usage_commit",
     "users_unlock_upload",
     "videos_paid",
 ]
-DELETION = ["videos_delete", "storage_delete", "storage_removed", "usage_count", "videos_paid"]
+DELETION = ["videos_delete", "storage_delete_objects", "storage_removed", "usage_count", "videos_paid"]
 # With two in a row the second try of a call fails like the first.
 FAULTS: dict[str, tuple[What, bool, int]] = {
     "reset twice before": (RESET, False, 2),
