@@ -11,12 +11,13 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
+
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from shared.errors import Unavailable
 
@@ -75,24 +76,11 @@ class Sqlite:
 
         What ``work`` returns leaves its thread: rows and values, never a cursor.
         """
-
-        def transaction() -> T:
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-
-        return await self._run(self._writer, transaction)
+        return await self._run(self._writer, lambda: _transaction(self._connection(), "BEGIN IMMEDIATE", work))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work``, which only reads, over one snapshot of the last commit, on a reader's thread."""
-        return await self._run(self._readers, lambda: _snapshot(self._connection(), work))
+        return await self._run(self._readers, lambda: _transaction(self._connection(), "BEGIN", work))
 
     async def read_inline(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """``read`` for a few rows that an index finds, in the event loop itself.
@@ -100,7 +88,11 @@ class Sqlite:
         The way to a thread and back costs a request for a page of videos 1.4 times its processor time. A reader waits
         for no writer in WAL mode; what cannot be read at once all the same is left to ``read``, which may wait.
         """
-        return await self._read_inline(lambda connection: _snapshot(connection, work), work)
+        assert self._here is not None, "the database is not open"
+        try:
+            return _transaction(self._here, "BEGIN", work)
+        except sqlite3.DatabaseError:
+            return await self.read(work)
 
     async def execute(self, statement: str, parameters: Parameters = ()) -> int:
         """One statement as a transaction; how many rows it changed."""
@@ -116,20 +108,11 @@ class Sqlite:
             row: sqlite3.Row | None = connection.execute(query, parameters).fetchone()
             return row
 
-        return await self._read_inline(work, work)  # one statement is a snapshot by itself
+        return await self.read_inline(work)
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""
         await self.fetch_one("SELECT 1")
-
-    async def _read_inline(
-        self, here: Callable[[sqlite3.Connection], T], there: Callable[[sqlite3.Connection], T]
-    ) -> T:
-        assert self._here is not None, "the database is not open"
-        try:
-            return here(self._here)
-        except sqlite3.DatabaseError:
-            return await self.read(there)
 
     async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
@@ -161,26 +144,23 @@ class Sqlite:
         connection = self._connection()
         while (version := _version(connection)) != self._schema.version:
             script, next_version = self._step(version)
+            step = _STEP.format(version=version, script=script, next_version=next_version)
             try:
-                connection.executescript(_TRANSACTION.format(version=version, script=script, next_version=next_version))
+                with connection:
+                    connection.executescript(step)
             except sqlite3.Error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
                 if _version(connection) == version:
                     raise
                 # Another process has made the step meanwhile.
 
     def _step(self, version: int) -> tuple[str, int]:
         """The script that leads on from ``version``, and the version that it leads to."""
-        if version > self._schema.version:
-            raise sqlite3.DatabaseError(f"it was written by a newer version of this service (schema {version})")
         if version == 0:
             return self._schema.script, self._schema.version
-        if version not in self._schema.upgrades:
-            raise sqlite3.DatabaseError(
-                f"it was written by a version of this service that is too old (schema {version})"
-            )
-        return self._schema.upgrades[version], version + 1
+        if version in self._schema.upgrades:
+            return self._schema.upgrades[version], version + 1
+        writer = "a newer version" if version > self._schema.version else "a version that is too old"
+        raise sqlite3.DatabaseError(f"it was written by {writer} of this service (schema {version})")
 
     def _close(self) -> None:
         self._writer.shutdown()
@@ -191,7 +171,7 @@ class Sqlite:
 
 # ``executescript`` commits what was begun before it, so the transaction is a part of the script. The version is checked
 # again inside it, where no other process can change it any more: a script is applied to that version or fails.
-_TRANSACTION = """
+_STEP = """
 BEGIN IMMEDIATE;
 CREATE TEMP TABLE found (version INTEGER CHECK (version = {version}));
 INSERT INTO temp.found SELECT user_version FROM pragma_user_version;
@@ -207,23 +187,18 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN")
-    try:
+def _transaction(connection: sqlite3.Connection, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    with connection:  # it commits, or rolls back after an error
+        connection.execute(begin)
         return work(connection)
-    finally:
-        connection.execute("COMMIT")
 
 
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_delay(BUSY_SECONDS),
+    wait=wait_fixed(0.01),
+    reraise=True,
+)
 def _use_wal(connection: sqlite3.Connection) -> None:
     """The change to WAL, made once in a file's life, does not wait for another process by itself as all else does."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+    connection.execute("PRAGMA journal_mode = WAL")

@@ -1,21 +1,7 @@
 """Every error of the five services, and the one place where errors become JSON.
 
-    ServiceError                  500, and the shape of all: status, code, message, headers
-    ├── BadRequest                400
-    ├── Unauthorized              401  no token, or not a good one
-    ├── Forbidden                 403  a good token, the wrong person
-    ├── NotFound                  404
-    ├── TooSlow                   408  the caller stopped sending
-    ├── Conflict                  409
-    ├── TooLarge                  413
-    ├── UnsupportedMedia          415
-    ├── RangeNotSatisfiable       416
-    ├── Invalid                   422
-    ├── LimitReached              429
-    ├── Unavailable               503  a database, a disk or a peer does not answer; try again
-    └── PeerRefused               the status of a peer that understood and said no
-
-An error is raised where it is known and rendered here, as ``{"message": "<one readable sentence>", "code": …}``.
+An error is raised where it is known, as a class with its status, and rendered here: ``{"message": "<one readable
+sentence>", "code": …}``.
 """
 
 import asyncio
@@ -41,12 +27,7 @@ class ServiceError(Exception):
     code: str = "internal_error"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        **members: Any,
+        self, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None, **members: Any
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -60,6 +41,8 @@ class BadRequest(ServiceError):
 
 
 class Unauthorized(ServiceError):
+    """There is no token, or not a good one."""
+
     status, code = 401, "unauthorized"
 
     def __init__(self, message: str = "Sign in first: this call needs a valid token.", **more: Any) -> None:
@@ -67,6 +50,8 @@ class Unauthorized(ServiceError):
 
 
 class Forbidden(ServiceError):
+    """A good token, but not of a person or service that may do this."""
+
     status, code = 403, "forbidden"
 
 
@@ -75,6 +60,8 @@ class NotFound(ServiceError):
 
 
 class TooSlow(ServiceError):
+    """The caller stopped sending."""
+
     status, code = 408, "too_slow"
 
 
@@ -96,10 +83,8 @@ class RangeNotSatisfiable(ServiceError):
     status, code = 416, "range_not_satisfiable"
 
     def __init__(self, size: int) -> None:
-        super().__init__(
-            f"The range lies outside the {size} bytes of this file.",
-            headers={"Content-Range": f"bytes */{size}"},
-        )
+        sentence = f"The range lies outside the {size} bytes of this file."
+        super().__init__(sentence, headers={"Content-Range": f"bytes */{size}"})
 
 
 class Invalid(ServiceError):
@@ -111,9 +96,9 @@ class LimitReached(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """``retry_after`` is in seconds; it goes into the header and the body.
+    """A database, a disk or a peer does not answer; the call may be made again after ``retry_after`` seconds.
 
-    ``reason`` is for whoever runs the service, and is never sent to anybody.
+    ``reason`` is for the person who runs the service, and is never sent.
     """
 
     status, code = 503, "unavailable"
@@ -147,11 +132,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def render(error: ServiceError) -> JSONResponse:
-    return JSONResponse(
-        {"message": error.message, "code": error.code, **error.members},
-        status_code=error.status,
-        headers=error.headers,
-    )
+    return JSONResponse({"message": error.message, "code": error.code, **error.members}, error.status, error.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -170,19 +151,17 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself raises: an unknown path, a wrong method, a body it cannot read."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ServiceError):  # FastAPI makes a 400 of every error that rises while a body is read
+        return render(error.__cause__)
     sentences = {
         400: "The request's body cannot be read.",
         404: "There is nothing at this address.",
         405: f"{request.method} is not possible at this address.",
     }
     phrase = HTTPStatus(error.status_code).phrase
-    rendered = ServiceError(
-        sentences.get(error.status_code, f"{phrase}."),
-        code=phrase.lower().replace(" ", "_").replace("-", "_"),
-        headers=error.headers,
-    )
-    rendered.status = error.status_code
-    return render(rendered)
+    message = sentences.get(error.status_code, f"{phrase}.")
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    return JSONResponse({"message": message, "code": code}, error.status_code, error.headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -207,7 +186,7 @@ def _fields(errors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 class _Unhandled:
-    """Answers what nobody expected inside CORS: Starlette's own 500 is sent outside of it, and browsers hide that."""
+    """Answers an unexpected error inside CORS: Starlette's own 500 is sent outside of it, and browsers hide that."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -228,9 +207,8 @@ class _Unhandled:
         except asyncio.CancelledError:  # the server ends, and has waited for this request long enough
             if not started:
                 await render(Unavailable("The service is being restarted; please try again."))(scope, receive, send)
-        except Exception as error:
+        except Exception:
             if started:
                 raise
             log.exception("unhandled error")
-            known = error if isinstance(error, ServiceError) else ServiceError("Something went wrong on our side.")
-            await render(known)(scope, receive, send)
+            await render(ServiceError("Something went wrong on our side."))(scope, receive, send)

@@ -18,7 +18,7 @@ It subclasses ``APIRoute`` and overrides ``get_route_handler``, as FastAPI docum
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import fields
 from inspect import iscoroutinefunction, signature
 from typing import Any
@@ -62,42 +62,34 @@ def _choose(route: APIRoute, app: FastAPI, stock: Handler) -> Handler:
 def _shortcut(route: RouteContext, stock: Handler) -> Handler:
     dependant, field = route.dependant, route.response_field
     endpoint: Callable[..., Awaitable[Any]] = dependant.call
-    # Each dependency, and where in `given` its arguments are; the request is the first one there.
-    places: dict[Any, int] = {}
-    dependencies: list[tuple[Any, dict[str, int]]] = []
-    for sub in _in_order(dependant):
-        if sub.call not in places:  # one that two ask for is called once
-            dependencies.append((sub.call, _arguments(sub, places)))
-            places[sub.call] = len(dependencies)
-    arguments = _arguments(dependant, places)
-    path_fields = [(one.name, one.validate) for one in dependant.path_params]
-    query_fields = [
-        (one.name, one.validate, one.get_default(), one.field_info.is_required()) for one in dependant.query_params
+    # One that two ask for is called once.
+    dependencies: dict[Any, dict[str, Any]] = {sub.call: _arguments(sub) for sub in _in_order(dependant)}
+    arguments = _arguments(dependant)
+    values = [
+        (one.name, one.validate, one.get_default(), one.field_info.is_required())
+        for one in [*dependant.path_params, *dependant.query_params]
     ]
     status = route.status_code or 200
 
     async def shortcut(request: Request) -> Response:
-        given: list[Any] = [request]
-        for call, names in dependencies:
-            given.append(await call(**{name: given[place] for name, place in names.items()}))
-        values = {name: given[place] for name, place in arguments.items()}
-        is_wrong = False
-        for name, validate in path_fields:
-            values[name], errors = validate(request.scope["path_params"][name])
-            is_wrong = is_wrong or bool(errors)
+        given: dict[Any, Any] = {Request: request}
+        for call, names in dependencies.items():
+            given[call] = await call(**{name: given[source] for name, source in names.items()})
+        filled = {name: given[source] for name, source in arguments.items()}
         # As request.query_params has it, where the last of several is the one.
-        sent = request.scope["query_string"].decode("latin-1") if query_fields else ""
-        query = dict(parse_qsl(sent, keep_blank_values=True)) if sent else {}
-        for name, validate, default, is_required in query_fields:
-            if name in query:
-                values[name], errors = validate(query[name])
+        query = request.scope["query_string"].decode("latin-1") if values else ""
+        sent = dict(parse_qsl(query, keep_blank_values=True)) | request.scope["path_params"]
+        is_wrong = False
+        for name, validate, default, is_required in values:
+            if name in sent:
+                filled[name], errors = validate(sent[name])
                 is_wrong = is_wrong or bool(errors)
             else:
-                values[name] = default
+                filled[name] = default
                 is_wrong = is_wrong or is_required
         if is_wrong:
             return await stock(request)  # FastAPI says what is wrong
-        answer = await endpoint(**values)
+        answer = await endpoint(**filled)
         if isinstance(answer, Response):
             return answer
         answer, errors = field.validate(answer)
@@ -107,12 +99,11 @@ def _shortcut(route: RouteContext, stock: Handler) -> Handler:
     return shortcut
 
 
-def _arguments(dependant: Dependant, places: Mapping[Any, int]) -> dict[str, int]:
-    """What is called with the request (place 0) and with dependencies, by the names of its arguments."""
+def _arguments(dependant: Dependant) -> dict[str, Any]:
+    """By the names of its arguments: the dependency whose result it is called with, or ``Request``."""
     requests = (dependant.request_param_name, dependant.http_connection_param_name)
-    return {name: 0 for name in requests if name} | {
-        sub.name: places[sub.call] for sub in dependant.dependencies if sub.name
-    }
+    results = {sub.name: sub.call for sub in dependant.dependencies if sub.name}
+    return dict.fromkeys(filter(None, requests), Request) | results
 
 
 def is_simple(route: RouteContext) -> bool:

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from logging import getLogger
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from starlette.datastructures import Headers
@@ -25,6 +24,7 @@ from shared.settings import ServiceSettings
 log = getLogger(__name__)
 
 JSON_BODY_BYTES = 2 * 1_048_576
+TOO_LARGE = f"The request's body is larger than {JSON_BODY_BYTES} bytes."
 # FastAPI's own would ask for OpenTelemetry's providers at each request; there are none.
 TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
@@ -74,22 +74,8 @@ def install(app: FastAPI, settings: ServiceSettings, streams: Iterable[str] = ()
     app.add_middleware(RequestLog)
 
 
-class ServiceContext(TrustingContext, Protocol):
-    """What shared code takes of a service's ``Context``, the one name in ``app.state``."""
-
-    @property
-    def checks(self) -> Mapping[str, Check]: ...
-
-
-class SweptContext(ServiceContext, Protocol):
-    """The same of a service that sweeps."""
-
-    @property
-    def sweep(self) -> Sweep: ...
-
-
 def lifespan(
-    open_context: Callable[[], AbstractAsyncContextManager[ServiceContext]],
+    open_context: Callable[[], AbstractAsyncContextManager[TrustingContext]],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """FastAPI's ``lifespan``: what ``open_context`` opens is ``app.state.context`` while the service runs."""
 
@@ -130,9 +116,8 @@ def status_routes(service: str) -> APIRouter:
 
     @router.get("/ready", summary="Whether its database, storage and peers answer")
     async def ready(request: Request) -> Ready:
-        context: ServiceContext = request.app.state.context
-        named = context.checks
-        states = dict(zip(named, await asyncio.gather(*(check() for check in named.values())), strict=True))
+        checks: Mapping[str, Check] = request.app.state.context.checks
+        states = dict(zip(checks, await asyncio.gather(*(check() for check in checks.values())), strict=True))
         failed = [name for name, state in states.items() if state != "ok"]
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", code="not_ready", checks=states)
@@ -151,38 +136,34 @@ async def answers(ping: Awaitable[Any]) -> str:
     return "ok"
 
 
-def one_at_a_time(sweep: Sweep) -> Sweep:
-    """So that whoever asks for a round is answered when everything that was begun before is done, too."""
-    turn = asyncio.Lock()
-
-    async def one_round() -> dict[str, int]:
-        async with turn:
-            return await sweep()
-
-    return one_round
-
-
 def sweep_route() -> APIRouter:
     """``POST /internal/sweep``: one round of the context's ``sweep`` now; answers what it did."""
     router = APIRouter(prefix="/internal", include_in_schema=False, route_class=Route)
 
     @router.post("/sweep")
     async def sweep_now(request: Request, _: Sweeper) -> dict[str, int]:
-        context: SweptContext = request.app.state.context
-        return await context.sweep()
+        sweep: Sweep = request.app.state.context.sweep
+        return await sweep()
 
     return router
 
 
 @asynccontextmanager
-async def sweeping(sweep: Sweep, every: float) -> AsyncIterator[None]:
-    """Sweep at start and then every so many seconds, in the background; what fails is logged and tried again."""
+async def sweeping(sweep: Sweep, every: float) -> AsyncIterator[Sweep]:
+    """Sweep at start and then every so many seconds, in the background; what fails is logged and tried again.
+
+    Gives the function for one round now. Rounds never overlap: when it returns, what an earlier round began is done.
+    """
+    turn = asyncio.Lock()
+
+    async def one_round() -> dict[str, int]:
+        async with turn:
+            return await sweep()
 
     async def forever() -> None:
         while True:
             try:
-                done = {what: number for what, number in (await sweep()).items() if number}
-                if done:
+                if done := {what: number for what, number in (await one_round()).items() if number}:
                     log.info("swept: %s", done)
             except ServiceError as error:
                 log.warning("the sweep will be tried again: %s", error.message)
@@ -192,32 +173,29 @@ async def sweeping(sweep: Sweep, every: float) -> AsyncIterator[None]:
 
     task = asyncio.create_task(forever(), name="sweeper")
     try:
-        yield
+        yield one_round
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-_ANNOUNCES = (b"content-length", b"transfer-encoding")
-
-
 class _BodyLimit:
-    """Refuses a body over the limit: by its declared length before a byte is read, else when it has grown too long."""
+    """Refuses a body over the limit: by its declared length before a byte is read, else when it has grown too long.
+
+    Starlette's own limit answers the first in plain text.
+    """
 
     def __init__(self, app: ASGIApp, streams: tuple[str, ...]) -> None:
         self.app = app
         self.streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (self.streams and scope["path"].startswith(self.streams)):
+        if scope["type"] != "http" or scope["path"].startswith(self.streams):
             await self.app(scope, receive, send)
-            return
-        if scope["http_version"] != "2" and not any(name in _ANNOUNCES for name, _ in scope["headers"]):
-            await self.app(scope, receive, send)  # no body will come (RFC 9112, 6.3)
             return
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared[:19]) > JSON_BODY_BYTES:
-            await _too_large()(scope, receive, send)
+            await errors.render(TooLarge(TOO_LARGE))(scope, receive, send)
             return
         received = 0
 
@@ -226,25 +204,10 @@ class _BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > JSON_BODY_BYTES:
-                raise _BodyTooLong
+                raise TooLarge(TOO_LARGE)
             return message
 
-        async def answer(message: Message) -> None:
-            # FastAPI takes any error of ours in the middle of a body for a malformed body: say what it really was.
-            if received <= JSON_BODY_BYTES:
-                await send(message)
-            elif message["type"] == "http.response.start":
-                await _too_large()(scope, receive, send)
-
-        await self.app(scope, counted, answer)
-
-
-def _too_large() -> Response:
-    return errors.render(TooLarge(f"The request's body is larger than {JSON_BODY_BYTES} bytes."))
-
-
-class _BodyTooLong(Exception):
-    pass
+        await self.app(scope, counted, send)
 
 
 class _PreflightRefusals:
@@ -254,14 +217,14 @@ class _PreflightRefusals:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "OPTIONS" or not _is_preflight(Headers(scope=scope)):
+        if scope["type"] != "http" or scope["method"] != "OPTIONS":
             await self.app(scope, receive, send)
             return
         refusal: Headers | None = None
 
         async def rewrite(message: Message) -> None:
             nonlocal refusal
-            if message["type"] == "http.response.start" and message["status"] >= 400:
+            if message["type"] == "http.response.start" and message["status"] == 400:  # no route of ours has OPTIONS
                 refusal = Headers(raw=message["headers"])
             elif refusal is None:
                 await send(message)
@@ -271,8 +234,3 @@ class _PreflightRefusals:
                 await errors.render(error)(scope, receive, send)
 
         await self.app(scope, receive, rewrite)
-
-
-def _is_preflight(headers: Headers) -> bool:
-    """As ``CORSMiddleware`` tells it, which then answers by itself."""
-    return "origin" in headers and "access-control-request-method" in headers

@@ -91,8 +91,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             "usage-service": usage_service.state,
             "logging-service": logging_service.state,
         }
-        sweep = web.one_at_a_time(storage.sweep)
-        await stack.enter_async_context(web.sweeping(sweep, settings.sweep_seconds))
+        sweep = await stack.enter_async_context(web.sweeping(storage.sweep, settings.sweep_seconds))
         yield Context(
             tokens=tokens,
             identity=identity,

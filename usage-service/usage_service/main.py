@@ -56,6 +56,5 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             "database": lambda: web.answers(store.ping()),
             "logging-service": logging_service.state,
         }
-        sweep = web.one_at_a_time(usage.sweep)
-        await stack.enter_async_context(web.sweeping(sweep, settings.sweep_seconds))
+        sweep = await stack.enter_async_context(web.sweeping(usage.sweep, settings.sweep_seconds))
         yield Context(tokens=tokens, identity=identity, usage=usage, checks=checks, sweep=sweep)

@@ -82,8 +82,7 @@ async def open_context(settings: Settings, transport: httpx.AsyncBaseTransport |
             "usage-service": usage_service.state,
             "logging-service": logging_service.state,
         }
-        sweep = web.one_at_a_time(videos.sweep)
-        await stack.enter_async_context(web.sweeping(sweep, settings.sweep_seconds))
+        sweep = await stack.enter_async_context(web.sweeping(videos.sweep, settings.sweep_seconds))
         yield Context(
             tokens=tokens,
             identity=identity,

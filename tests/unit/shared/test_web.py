@@ -28,6 +28,7 @@ class Service:
         self.app.include_router(web.status_routes("some-service"))
         self.app.include_router(web.sweep_route())
         self.app.post("/count")(self.count)
+        self.app.post("/json")(self.json)
         self.app.post("/stream/count")(self.count)
         web.install(self.app, settings, streams=["/stream/"])
 
@@ -42,6 +43,9 @@ class Service:
         async for chunk in request.stream():
             self.read += len(chunk)
         return self.read
+
+    async def json(self, body: dict[str, str]) -> int:
+        return len(body)
 
 
 @pytest.fixture
@@ -80,13 +84,13 @@ async def test_a_body_too_large_is_refused_before_it_is_read(client: httpx.Async
     service.read = 0
     refused = await client.post("/count", content=b"x" * (web.JSON_BODY_BYTES + 1))
     assert refused.status_code == 413
+    assert refused.json() == {"message": web.TOO_LARGE, "code": "too_large"}
     assert refused.headers["access-control-allow-origin"] == ORIGIN
     assert service.read == 0
 
 
-async def test_a_body_that_does_not_tell_its_length_is_cut_at_the_limit(
-    client: httpx.AsyncClient, service: Service
-) -> None:
+@pytest.mark.parametrize("path", ["/count", "/json"])
+async def test_a_body_that_does_not_tell_its_length_is_cut_at_the_limit(client: httpx.AsyncClient, path: str) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -95,9 +99,10 @@ async def test_a_body_that_does_not_tell_its_length_is_cut_at_the_limit(
             sent += 65_536
             yield b"x" * 65_536
 
-    refused = await client.post("/count", content=endless())
+    refused = await client.post(path, content=endless())
     assert refused.status_code == 413
-    assert isinstance(refused.json()["message"], str)
+    assert refused.headers["access-control-allow-origin"] == ORIGIN
+    assert refused.json() == {"message": web.TOO_LARGE, "code": "too_large"}
     assert sent <= web.JSON_BODY_BYTES + 2 * 65_536
 
 
@@ -166,9 +171,9 @@ async def test_rounds_come_one_after_the_other() -> None:
         rounds.append("ends")
         return {}
 
-    one_round = web.one_at_a_time(sweep)
-    await asyncio.gather(one_round(), one_round())
-    assert rounds == ["begins", "ends"] * 2
+    async with web.sweeping(sweep, 60.0) as one_round:
+        await asyncio.gather(one_round(), one_round())
+    assert rounds == ["begins", "ends"] * 3
 
 
 async def test_the_sweeper_goes_on_after_a_round_that_failed_and_stops_at_the_end() -> None:
