@@ -103,12 +103,7 @@ class Sqlite:
 
     async def fetch_one(self, query: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """The row that an index finds, or None."""
-
-        def work(connection: sqlite3.Connection) -> sqlite3.Row | None:
-            row: sqlite3.Row | None = connection.execute(query, parameters).fetchone()
-            return row
-
-        return await self.read_inline(work)
+        return await self.read_inline(lambda connection: connection.execute(query, parameters).fetchone())
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""
@@ -159,8 +154,10 @@ class Sqlite:
             return self._schema.script, self._schema.version
         if version in self._schema.upgrades:
             return self._schema.upgrades[version], version + 1
-        writer = "a newer version" if version > self._schema.version else "a version that is too old"
-        raise sqlite3.DatabaseError(f"it was written by {writer} of this service (schema {version})")
+        which = "a newer version of this service"
+        if version < self._schema.version:
+            which = "a version of this service that is too old"
+        raise sqlite3.DatabaseError(f"it was written by {which} (schema {version})")
 
     def _close(self) -> None:
         self._writer.shutdown()
