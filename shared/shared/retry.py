@@ -1,9 +1,6 @@
-"""The one retry helper: how often a call is tried, after which pauses, and for which errors.
+"""The one retry helper, over tenacity (https://tenacity.readthedocs.io), for calls that may be repeated safely.
 
-It is tenacity (https://tenacity.readthedocs.io) with what all uses here have in common: the last error rises as it is,
-and an error that is not an ``Exception`` (a cancellation) is never tried again. It is for calls that may be repeated
-without a second effect. A sweep, the renewal of a lease and the outbox (whose next try is a row in a table) are not
-retries.
+A sweep, the renewal of a lease and the outbox (whose next try is a row in a table) are not retries.
 """
 
 import asyncio
@@ -23,10 +20,10 @@ async def retry(
     pauses: Sequence[float] = (0.0,),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """The result of ``call``, which is made again while it raises an error for which ``on`` is true.
+    """The result of ``call``, which is made again while it raises an ``Exception`` for which ``on`` is true.
 
-    ``tries`` counts the first one; with ``None`` there is no limit. ``pauses`` are the seconds between tries; the last
-    one is used from there on. ``sleep`` waits so long, or shorter where there is a reason to.
+    The last error rises as it is. ``tries`` counts the first one; ``None`` is no limit. ``pauses`` are the seconds
+    between tries; the last one is used from there on.
     """
 
     def is_tried_again(state: RetryCallState) -> bool:

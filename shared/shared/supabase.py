@@ -8,9 +8,9 @@ failed on the way is made again once.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from postgrest import APIError, CountMethod
 from pydantic import BaseModel, ValidationError
@@ -25,8 +25,9 @@ from shared.settings import ServiceSettings
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=BaseModel)
+Query = Callable[[], Awaitable[Any]]
+"""``execute`` of a query, which may be called again."""
 
-COUNT = CountMethod.exact
 PAUSE_SECONDS = 0.1
 # Supabase's gateway turns an ``sb_secret_`` key into a token, by a clock that is sometimes ahead of PostgREST's. The
 # same call succeeds a second or two later (github.com/supabase/supabase/issues/49655).
@@ -46,10 +47,6 @@ class Done(BaseModel):
 
 class _Applied(BaseModel):
     name: str
-
-
-class _Query(Protocol):
-    async def execute(self) -> Any: ...
 
 
 class Supabase:
@@ -75,54 +72,56 @@ class Supabase:
 
     async def call(self, function: str, answer: type[M], **arguments: object) -> M:
         """One SQL function with these named arguments; its answer."""
-        json = to_jsonable_python(arguments)
-        return _parsed(answer, (await self._ask(lambda: self._client.rpc(function, json))).data)
+        query = self._client.rpc(function, to_jsonable_python(arguments))
+        return _parsed(answer, (await self._ask(query.execute)).data)
 
     async def find(self, table: str, row: type[M], column: str, value: str) -> M | None:
         """The row of ``table`` with this ``value``, of which there is one or none."""
         if "\0" in value:  # which PostgreSQL cannot hold, nor look for
             return None
-        rows = await self._rows(lambda: self._client.table(table).select("*", count=COUNT).eq(column, value).limit(1))
+        query = self._client.table(table).select("*", count=CountMethod.exact).eq(column, value).limit(1)
+        rows = await self._rows(query.execute)
         return _parsed(row, rows[0]) if rows else None
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers and has every migration."""
-        rows = await self._rows(lambda: self._client.table("short_video_migrations").select("name", count=COUNT))
+        query = self._client.table("short_video_migrations").select("name", count=CountMethod.exact)
+        rows = await self._rows(query.execute)
         if missing := set(self._migrations) - {_parsed(_Applied, row).name for row in rows}:
             raise _unavailable(f"the migration {min(missing)} has not been applied: {MIGRATE}")
 
-    async def _rows(self, query: Callable[[], _Query]) -> list[Any]:
+    async def _rows(self, query: Query) -> list[Any]:
         """As many as the headers say there are: the client takes a body that never came for an empty list."""
         answer = await self._ask(query)
         if not isinstance(answer.data, list) or answer.count != len(answer.data):
             raise _unavailable("it answered something else than rows")
         return answer.data
 
-    async def _ask(self, query: Callable[[], _Query]) -> Any:
-        async def execute() -> Any:
+    async def _ask(self, query: Query) -> Any:
+        async def once() -> Any:
             async with asyncio.timeout(READ_SECONDS):
-                return await query().execute()
+                return await query()
 
         async def passing() -> Any:
-            return await retry(execute, on=_is_passing, tries=2, pauses=(PAUSE_SECONDS,))
+            return await retry(once, on=_is_passing, tries=2, pauses=(PAUSE_SECONDS,))
 
         try:
             return await retry(passing, on=_is_skew, tries=3, pauses=SKEW_PAUSES)
         except APIError as error:
-            raise _unavailable(explain(error)) from error
+            raise _unavailable(_explain(error)) from error
         except FAULTS as error:
             raise _unavailable("it cannot be reached: is SUPABASE_URL right?") from error
 
 
-def explain(error: APIError) -> str:
+def _explain(error: APIError) -> str:
     """What is wrong and what to do, in words for the person who runs the service."""
     code, message = str(error.code), error.message
     if code in NO_MIGRATION:
         return f"a table or function is missing ({message}): {MIGRATE}"
+    if _is_skew(error):
+        return f"its clocks differ ({message}), and SUPABASE_KEY is right: this passes by itself"
     if code in BAD_KEY:
-        wrong_key = f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
-        skew = f"its clocks differ ({message}), and SUPABASE_KEY is right: this passes by itself"
-        return skew if _is_skew(error) else wrong_key
+        return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
     if error.code is None:
         return f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"
     if code in NO_RIGHT:
