@@ -42,13 +42,28 @@ def _is_host(name: str) -> bool:
 
 
 def _key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+    key = value.get_secret_value()
+    if not re.fullmatch(r"[!-~]+", key):
         raise ValueError("is no key: copy the project's service_role or secret key, as it is and whole")
+    if _is_for_browsers(key):
+        raise ValueError("is a key for browsers: take the project's service_role or secret key instead")
     return value
 
 
+def _is_for_browsers(key: str) -> bool:
+    """Whether a Supabase key is a public one: it could read and write nothing of ours."""
+    try:
+        return jwt.get_unverified_claims(key).get("role") in ("anon", "authenticated")
+    except JOSEError:
+        return key.startswith("sb_publishable_")
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 def _origins(value: str) -> str:
-    origins = [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+    origins = [origin.rstrip("/") for origin in _listed(value)]
     for origin in origins:
         parts = urlsplit(origin)
         if origin != "*" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
@@ -67,18 +82,10 @@ def _origin(value: str) -> str:
 
 
 def _accounts(value: str) -> str:
-    accounts = [account.strip() for account in value.split(",") if account.strip()]
+    accounts = _listed(value)
     if not accounts or not all(re.fullmatch(r"[^@\s]+@[^@\s]+", account) for account in accounts):
         raise ValueError("must be the emails of service accounts, separated by commas")
     return ",".join(accounts)
-
-
-def _is_for_browsers(key: str) -> bool:
-    """Whether a Supabase key is one that anybody may have: it could read and write nothing of ours."""
-    try:
-        return jwt.get_unverified_claims(key).get("role") in ("anon", "authenticated")
-    except JOSEError:
-        return key.startswith("sb_publishable_")
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
@@ -114,21 +121,14 @@ class ServiceSettings(BaseSettings):
     internal_callers: Accounts | None = None
 
     @model_validator(mode="after")
-    def _one_database(self) -> Self:
-        if bool(self.supabase_url) != bool(self.supabase_key):
-            missing = "SUPABASE_KEY" if self.supabase_url else "SUPABASE_URL"
-            raise ValueError(f"{missing} is missing: set both SUPABASE_URL and SUPABASE_KEY, or neither for SQLite")
-        if self.supabase_key and _is_for_browsers(self.supabase_key.get_secret_value()):
-            raise ValueError(
-                "SUPABASE_KEY is a key for browsers: take the project's service_role or secret key instead"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_identity(self) -> Self:
-        if bool(self.service_url) != bool(self.internal_callers):
-            missing = "INTERNAL_CALLERS" if self.service_url else "SERVICE_URL"
-            raise ValueError(f"{missing} is missing: set both SERVICE_URL and INTERNAL_CALLERS, or neither")
+    def _both_or_neither(self) -> Self:
+        for one, other, neither in (
+            ("SUPABASE_URL", "SUPABASE_KEY", "neither for SQLite"),
+            ("SERVICE_URL", "INTERNAL_CALLERS", "neither"),
+        ):
+            missing = [name for name in (one, other) if not getattr(self, name.lower())]
+            if len(missing) == 1:
+                raise ValueError(f"{missing[0]} is missing: set both {one} and {other}, or {neither}")
         return self
 
     @property

@@ -116,19 +116,16 @@ class Supabase:
 def _explain(error: APIError) -> str:
     """What is wrong and what to do, in words for the person who runs the service."""
     code, message = str(error.code), error.message
-    if code in NO_MIGRATION:
-        return f"a table or function is missing ({message}): {MIGRATE}"
-    if _is_skew(error):
-        return f"its clocks differ ({message}), and SUPABASE_KEY is right: this passes by itself"
-    if code in BAD_KEY:
-        return f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"
-    if error.code is None:
-        return f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"
-    if code in NO_RIGHT:
-        return f"SUPABASE_KEY may not do this ({message}): it must be the service_role or secret key"
-    if code == "540":
-        return "the project is paused: restore it in Supabase's dashboard"
-    return f"it answered {code}, {message}: is SUPABASE_URL right?"
+    causes = [
+        (code in NO_MIGRATION, f"a table or function is missing ({message}): {MIGRATE}"),
+        (_is_skew(error), f"its clocks differ ({message}), and SUPABASE_KEY is right: this passes by itself"),
+        (code in BAD_KEY, f"SUPABASE_KEY is not accepted ({message}): copy the project's service_role or secret key"),
+        (error.code is None, f"the gateway refuses ({message}): are SUPABASE_URL and SUPABASE_KEY of one project?"),
+        (code in NO_RIGHT, f"SUPABASE_KEY may not do this ({message}): it must be the service_role or secret key"),
+        (code == "540", "the project is paused: restore it in Supabase's dashboard"),
+    ]
+    found = (sentence for is_it, sentence in causes if is_it)
+    return next(found, f"it answered {code}, {message}: is SUPABASE_URL right?")
 
 
 def _is_passing(error: Exception) -> bool:
