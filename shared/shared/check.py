@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 
 from shared.auth import Tokens
 from shared.database import DatabaseError
-from shared.errors import ServiceError
+from shared.errors import ServiceError, Unavailable
 from shared.http import Peer, open_client
 from shared.identity import open_identity
 from shared.settings import S, ServiceSettings, SettingsError, load
 
-PEER_URL = "_service_url"
 Trial = Callable[[], Awaitable[str]]
 """Tries something; a few words on what answered. Raises ``ServiceError`` or ``DatabaseError``."""
 
@@ -37,32 +37,29 @@ def check(
             _tell(kind.service, "settings", line.removeprefix(f"{kind.service}: "), well=False)
         return 1
     _tell(kind.service, "settings", "complete", well=True)
-    return asyncio.run(_check(settings, _database(settings, open_store), more(settings)))
+    trials = {**_database(settings, open_store), **more(settings), **_identity(settings), **_peers(settings)}
+    return asyncio.run(_check(settings, trials))
 
 
-async def _check(settings: ServiceSettings, database: Trial, more: Mapping[str, Trial]) -> int:
+async def _check(settings: ServiceSettings, trials: Mapping[str, Trial]) -> int:
     failed = 0
-    for what, trial in {"database": database, **more, **_identity(settings)}.items():
+    for what, trial in trials.items():
         try:
             told, well = await trial(), True
         except (ServiceError, DatabaseError, SettingsError) as error:
             told, well = getattr(error, "reason", "") or str(error).removeprefix(f"{settings.service}: "), False
         _tell(settings.service, what, told, well=well)
         failed += not well
-    async for peer, url, state in _peers(settings):
-        told = url if state == "ok" else f"{url} {state}: start it, or correct {_setting(peer)}"
-        _tell(settings.service, peer, told, well=state == "ok")
-        failed += state != "ok"
     return 1 if failed else 0
 
 
-def _database(settings: S, open_store: Callable[[S], AbstractAsyncContextManager[Pingable]]) -> Trial:
+def _database(settings: S, open_store: Callable[[S], AbstractAsyncContextManager[Pingable]]) -> Mapping[str, Trial]:
     async def trial() -> str:
         async with open_store(settings) as store:
             await store.ping()
         return f"Supabase, {settings.supabase_url}" if settings.supabase_url else f"SQLite, in {settings.data_dir}"
 
-    return trial
+    return {"database": trial}
 
 
 def _identity(settings: ServiceSettings) -> Mapping[str, Trial]:
@@ -75,16 +72,18 @@ def _identity(settings: ServiceSettings) -> Mapping[str, Trial]:
     return {"identity": trial} if settings.service_url else {}
 
 
-async def _peers(settings: ServiceSettings) -> AsyncIterator[tuple[str, str, str]]:
-    async with open_identity(settings) as identity, open_client(identity=identity) as client:
-        for field in type(settings).model_fields:
-            if field.endswith(PEER_URL):
-                name, url = field.removesuffix("_url").replace("_", "-"), str(getattr(settings, field))
-                yield name, url, await Peer(client, name, url, Tokens(settings).for_service).state()
+def _peers(settings: ServiceSettings) -> Mapping[str, Trial]:
+    async def trial(name: str, setting: str) -> str:
+        url = str(getattr(settings, setting))
+        async with open_identity(settings) as identity, open_client(identity=identity) as client:
+            state = await Peer(client, name, url, Tokens(settings).for_service).state()
+        if state != "ok":
+            raise Unavailable("", reason=f"{url} {state}: start it, or correct {setting.upper()}")
+        return url
 
-
-def _setting(peer: str) -> str:
-    return peer.upper().replace("-", "_") + "_URL"
+    settings_of = [name for name in type(settings).model_fields if name.endswith("_service_url")]
+    peers = {name.removesuffix("_url").replace("_", "-"): name for name in settings_of}
+    return {peer: partial(trial, peer, setting) for peer, setting in peers.items()}
 
 
 def _tell(service: str, what: str, told: str, *, well: bool) -> None:

@@ -8,7 +8,7 @@ understood and said no becomes ``PeerRefused``, with its status and sentence.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Protocol, TypeVar
 
 import aiohttp
@@ -16,7 +16,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
-from shared.errors import PeerRefused, Unavailable
+from shared.errors import ErrorBody, PeerRefused, Unavailable
 from shared.logs import traceparent
 from shared.retry import retry
 
@@ -82,13 +82,7 @@ class Peer:
         self._token = token
 
     async def call(
-        self,
-        method: str,
-        path: str,
-        body: BaseModel | None = None,
-        *,
-        tries: int = 2,
-        seconds: float = READ_SECONDS,
+        self, method: str, path: str, body: BaseModel | None = None, *, tries: int = 2, seconds: float = READ_SECONDS
     ) -> httpx.Response:
         """One small call. Every internal call is keyed by what it is about, so repeating it is safe: one retry.
 
@@ -109,20 +103,20 @@ class Peer:
         try:
             response = await retry(once, on=connection_broke, tries=tries)
         except FAULTS as error:
-            raise self._unavailable(error) from error
+            log.warning("%s does not answer: %s", self.name, type(error.__cause__ or error).__name__)
+            raise self._unavailable() from error
         return self._checked(response)
 
     async def ask(
-        self,
-        method: str,
-        path: str,
-        answer: type[M],
-        body: BaseModel | None = None,
-        *,
-        seconds: float = READ_SECONDS,
+        self, method: str, path: str, answer: type[M], body: BaseModel | None = None, *, seconds: float = READ_SECONDS
     ) -> M:
         """``call``, and the answer as a model."""
-        return self._parsed(await self.call(method, path, body, seconds=seconds), answer)
+        response = await self.call(method, path, body, seconds=seconds)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError:
+            log.error("%s answered something else than %s", self.name, answer.__name__)
+            raise self._unavailable() from None
 
     async def state(self) -> str:
         """``ok``, or why not: a few words for ``/ready``."""
@@ -152,24 +146,12 @@ class Peer:
         if response.is_success:
             return response
         status = response.status_code
-        try:
-            body = response.json()
-            refusal = PeerRefused(status, str(body["message"]), str(body.get("code", "refused")))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            refusal = None
-        if refusal is None or not 400 <= status < 500 or status in OUR_STATUS or refusal.code == OUR_CODE:
-            log.error("%s answered %s", self.name, status)
-            raise self._unavailable(None)
-        raise refusal
+        with suppress(ValidationError):
+            error = ErrorBody.model_validate_json(response.content)
+            if 400 <= status < 500 and status not in OUR_STATUS and error.code != OUR_CODE:
+                raise PeerRefused(status, error.message, error.code)
+        log.error("%s answered %s", self.name, status)
+        raise self._unavailable()
 
-    def _parsed(self, response: httpx.Response, answer: type[M]) -> M:
-        try:
-            return answer.model_validate_json(response.content)
-        except ValidationError:
-            log.error("%s answered something else than %s", self.name, answer.__name__)
-            raise self._unavailable(None) from None
-
-    def _unavailable(self, cause: Exception | None) -> Unavailable:
-        if cause is not None:
-            log.warning("%s does not answer: %s", self.name, type(cause.__cause__ or cause).__name__)
+    def _unavailable(self) -> Unavailable:
         return Unavailable(f"The {self.name} does not answer; please try again in a moment.", code="peer_unavailable")

@@ -29,16 +29,13 @@ def _url(value: str) -> str:
     # `port` raises ValueError for one that cannot be.
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
         raise ValueError("must be a URL such as http://127.0.0.1:3001")
-    if parts.username is not None or not _is_host(parts.hostname):
+    try:
+        host = parts.hostname.encode("idna")
+    except UnicodeError:  # an empty or too long part between the dots
+        host = b""
+    if parts.username is not None or not host:
         raise ValueError("must be a URL such as http://127.0.0.1:3001, with a host's name and no user's")
     return value.rstrip("/")
-
-
-def _is_host(name: str) -> bool:
-    try:
-        return name.encode("idna") != b""
-    except UnicodeError:  # an empty or too long part between the dots
-        return False
 
 
 def _key(value: SecretStr) -> SecretStr:
