@@ -48,11 +48,11 @@ class AuditLog:
     async def __aexit__(self, *_: object) -> None:
         assert self._sender is not None
         self._closing.set()
-        if self._queue.empty() and not self._unsent:
-            self._sender.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
-                await asyncio.gather(self._sender, return_exceptions=True)  # and cancels it when the time is over
+                await self._queue.join()
+        self._sender.cancel()
+        await asyncio.gather(self._sender, return_exceptions=True)
         self._drop(self._queue.qsize() + len(self._unsent))
 
     def record(self, user_id: uuid.UUID, action: str, description: str, service: str) -> None:
@@ -74,20 +74,22 @@ class AuditLog:
     async def _send_all(self) -> None:
         clock = asyncio.get_running_loop().time
         not_before = 0.0
-        while not (self._closing.is_set() and self._queue.empty()):
+        while True:
             self._unsent = [await self._queue.get()]
             await self._until_closing(not_before - clock())
             not_before = clock() + GATHER_SECONDS
             while len(self._unsent) < BATCH and not self._queue.empty():
                 self._unsent.append(self._queue.get_nowait())
             await self._send()
+            for _ in self._unsent:
+                self._queue.task_done()
             self._unsent = []
 
     async def _send(self) -> None:
         """Post one batch until it is taken. One that is refused for good is dropped."""
         post = partial(self._peer.call, "POST", "/api/logs/batch", LogBatch(logs=self._unsent), tries=1)
         try:
-            await retry(post, on=_is_away, tries=None, pauses=BACKOFF_SECONDS, sleep=self._pause)
+            await retry(post, on=_is_unavailable, tries=None, pauses=BACKOFF_SECONDS, sleep=self._pause)
         except ServiceError as error:
             log.error("logging-service refused a batch: %s", error.message)
             self._drop(len(self._unsent))
@@ -112,7 +114,7 @@ class AuditLog:
                 log.warning("log entries dropped so far: %s", self.dropped)
 
 
-def _is_away(error: Exception) -> bool:
+def _is_unavailable(error: Exception) -> bool:
     return isinstance(error, Unavailable)
 
 

@@ -81,9 +81,9 @@ def _peers(settings: ServiceSettings) -> Mapping[str, Trial]:
             raise Unavailable("", reason=f"{url} {state}: start it, or correct {setting.upper()}")
         return url
 
-    settings_of = [name for name in type(settings).model_fields if name.endswith("_service_url")]
-    peers = {name.removesuffix("_url").replace("_", "-"): name for name in settings_of}
-    return {peer: partial(trial, peer, setting) for peer, setting in peers.items()}
+    urls = [field for field in type(settings).model_fields if field.endswith("_service_url")]
+    peers = {url.removesuffix("_url").replace("_", "-"): url for url in urls}
+    return {name: partial(trial, name, setting) for name, setting in peers.items()}
 
 
 def _tell(service: str, what: str, told: str, *, well: bool) -> None:

@@ -1,4 +1,4 @@
-"""Every error of the five services, and the one place where errors become JSON.
+"""The errors that services share, and the one place where errors become JSON.
 
 An error is raised where it is known, as a class with its status, and rendered here: ``{"message": "<one readable
 sentence>", "code": …}``.
@@ -59,12 +59,6 @@ class NotFound(ServiceError):
     status, code = 404, "not_found"
 
 
-class TooSlow(ServiceError):
-    """The caller stopped sending."""
-
-    status, code = 408, "too_slow"
-
-
 class Conflict(ServiceError):
     status, code = 409, "conflict"
 
@@ -75,16 +69,6 @@ class TooLarge(ServiceError):
 
 class UnsupportedMedia(ServiceError):
     status, code = 415, "unsupported_media"
-
-
-class RangeNotSatisfiable(ServiceError):
-    """``size`` is the whole length in bytes (RFC 9110, 15.5.17)."""
-
-    status, code = 416, "range_not_satisfiable"
-
-    def __init__(self, size: int) -> None:
-        sentence = f"The range lies outside the {size} bytes of this file."
-        super().__init__(sentence, headers={"Content-Range": f"bytes */{size}"})
 
 
 class Invalid(ServiceError):

@@ -8,11 +8,21 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 from typing import Literal
 
-from shared.errors import RangeNotSatisfiable
+from shared.errors import ServiceError
 
 _ONE_RANGE = re.compile(r"bytes\s*=\s*(\d*)-(\d*)\s*", re.IGNORECASE)
 # More digits than any file has bytes; it also bounds the work of reading the number.
 _LONGEST = 18
+
+
+class RangeNotSatisfiable(ServiceError):
+    """``size`` is the whole length in bytes (RFC 9110, 15.5.17)."""
+
+    status, code = 416, "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        sentence = f"The range lies outside the {size} bytes of this file."
+        super().__init__(sentence, headers={"Content-Range": f"bytes */{size}"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from shared.contracts import Chunk
-from shared.errors import BadRequest, Invalid, TooLarge, TooSlow
+from shared.errors import BadRequest, Invalid, ServiceError, TooLarge
 from shared.turns import Turns
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 OVERHEAD = 64 * 1024
 LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
 FIELDS = ("title",)
+
+
+class TooSlow(ServiceError):
+    """The caller stopped sending."""
+
+    status, code = 408, "too_slow"
 
 
 class UploadForm:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 
 from shared import errors, web
 from shared.settings import ServiceSettings
+from storage_service.ranges import RangeNotSatisfiable
+from video_service.multipart import TooSlow
 
 ORIGIN = "http://localhost:3000"
 
@@ -23,11 +25,11 @@ RAISED: dict[str, tuple[Exception, int, str]] = {
     "unauthorized": (errors.Unauthorized(), 401, "unauthorized"),
     "forbidden": (errors.Forbidden("No."), 403, "forbidden"),
     "not found": (errors.NotFound("No."), 404, "not_found"),
-    "too slow": (errors.TooSlow("No."), 408, "too_slow"),
+    "too slow": (TooSlow("No."), 408, "too_slow"),
     "conflict": (errors.Conflict("No.", code="taken"), 409, "taken"),
     "too large": (errors.TooLarge("No."), 413, "too_large"),
     "unsupported": (errors.UnsupportedMedia("No."), 415, "unsupported_media"),
-    "range": (errors.RangeNotSatisfiable(7), 416, "range_not_satisfiable"),
+    "range": (RangeNotSatisfiable(7), 416, "range_not_satisfiable"),
     "invalid": (errors.Invalid("No."), 422, "invalid"),
     "limit": (errors.LimitReached("No."), 429, "limit_reached"),
     "unavailable": (errors.Unavailable("No.", retry_after=9), 503, "unavailable"),

@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared.errors import RangeNotSatisfiable
 from storage_service import accel
 from storage_service.config import Settings
+from storage_service.ranges import RangeNotSatisfiable
 
 SIZE = 1000
 ETAG = '"film.video"'

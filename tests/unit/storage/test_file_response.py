@@ -16,11 +16,11 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from shared.errors import RangeNotSatisfiable
 from shared.turns import Turns
 from storage_service import file_response
 from storage_service.file_response import STEP, answer
 from storage_service.open_files import OpenFiles
+from storage_service.ranges import RangeNotSatisfiable
 
 SIZE = 5 * STEP + 12_345
 ETAG = '"film.video"'

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from starlette.datastructures import Headers
 
-from shared.errors import RangeNotSatisfiable
-from storage_service.ranges import Part, http_date, select
+from storage_service.ranges import Part, RangeNotSatisfiable, http_date, select
 
 SIZE = 1000
 ETAG = '"film.video"'

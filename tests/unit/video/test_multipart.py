@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.requests import ClientDisconnect
 
-from shared.errors import BadRequest, Invalid, ServiceError, TooLarge, TooSlow
+from shared.errors import BadRequest, Invalid, ServiceError, TooLarge
 from shared.turns import Turns
-from video_service.multipart import OVERHEAD, UploadForm
+from video_service.multipart import OVERHEAD, TooSlow, UploadForm
 
 BOUNDARY = b"----WebKitFormBoundary7MA4YWxkTrZu0gW"
 CONTENT_TYPE = "multipart/form-data; boundary=" + BOUNDARY.decode()
