@@ -81,9 +81,9 @@ class AuditLog:
             while len(self._unsent) < BATCH and not self._queue.empty():
                 self._unsent.append(self._queue.get_nowait())
             await self._send()
-            for _ in self._unsent:
+            while self._unsent:
+                self._unsent.pop()
                 self._queue.task_done()
-            self._unsent = []
 
     async def _send(self) -> None:
         """Post one batch until it is taken. One that is refused for good is dropped."""
@@ -98,8 +98,7 @@ class AuditLog:
         """Wait before the next try; while closing only shortly, so that several tries fit into FLUSH_SECONDS."""
         if self._closing.is_set():
             await asyncio.sleep(BACKOFF_SECONDS[0])
-        else:
-            await self._until_closing(seconds)
+        await self._until_closing(seconds)
 
     async def _until_closing(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -88,24 +88,27 @@ class Peer:
 
         ``seconds`` is how long the peer may take to answer.
         """
-        headers = self._headers()
-        content = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = body.model_dump_json().encode()
+        headers = self._headers() | ({"Content-Type": "application/json"} if body else {})
+        content = body.model_dump_json().encode() if body else None
 
         async def once() -> httpx.Response:
             async with asyncio.timeout(seconds):
-                return await self._client.request(
-                    method, self._url + path, headers=headers, content=content, timeout=_timeout(seconds)
-                )
+                url, timeout = self._url + path, _timeout(seconds)
+                return await self._client.request(method, url, headers=headers, content=content, timeout=timeout)
 
         try:
             response = await retry(once, on=connection_broke, tries=tries)
         except FAULTS as error:
             log.warning("%s does not answer: %s", self.name, type(error.__cause__ or error).__name__)
             raise self._unavailable() from error
-        return self._checked(response)
+        if response.is_success:
+            return response
+        with suppress(ValidationError):
+            refusal = ErrorBody.model_validate_json(response.content)
+            if response.is_client_error and response.status_code not in OUR_STATUS and refusal.code != OUR_CODE:
+                raise PeerRefused(response.status_code, refusal.message, refusal.code)
+        log.error("%s answered %s", self.name, response.status_code)
+        raise self._unavailable()
 
     async def ask(
         self, method: str, path: str, answer: type[M], body: BaseModel | None = None, *, seconds: float = READ_SECONDS
@@ -141,17 +144,6 @@ class Peer:
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token()}", "traceparent": traceparent()}
-
-    def _checked(self, response: httpx.Response) -> httpx.Response:
-        if response.is_success:
-            return response
-        status = response.status_code
-        with suppress(ValidationError):
-            error = ErrorBody.model_validate_json(response.content)
-            if 400 <= status < 500 and status not in OUR_STATUS and error.code != OUR_CODE:
-                raise PeerRefused(status, error.message, error.code)
-        log.error("%s answered %s", self.name, status)
-        raise self._unavailable()
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(f"The {self.name} does not answer; please try again in a moment.", code="peer_unavailable")

@@ -81,8 +81,7 @@ def lifespan(
 
     @asynccontextmanager
     async def opened(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context() as context:
-            app.state.context = context
+        async with open_context() as app.state.context:
             yield
 
     return opened
