@@ -7,17 +7,17 @@ PostgreSQL.)
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
-
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from shared.errors import Unavailable
 
@@ -128,25 +128,23 @@ class Sqlite:
         connection = sqlite3.connect(self._path, timeout=wait, isolation_level=None, check_same_thread=False)
         self._opened.append(connection)
         connection.row_factory = sqlite3.Row
-        _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
     def _migrate(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else's; SQLite's other files follow it
-        connection = self._connection()
-        while (version := _version(connection)) != self._schema.version:
-            script, next_version = self._step(version)
-            step = _STEP.format(version=version, script=script, next_version=next_version)
-            try:
+        with _one_process(self._path.parent):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's other files take this mode, too
+            connection = self._connection()
+            connection.execute("PRAGMA journal_mode = WAL")  # the file keeps it
+            while (version := connection.execute("PRAGMA user_version").fetchone()[0]) != self._schema.version:
+                script, next_version = self._step(version)
                 with connection:
-                    connection.executescript(step)
-            except sqlite3.Error:
-                if _version(connection) == version:
-                    raise
-                # Another process has made the step meanwhile.
+                    # ``executescript`` commits what was begun before it, so the transaction is a part of the script.
+                    connection.executescript(
+                        f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {next_version}; COMMIT;"
+                    )
 
     def _step(self, version: int) -> tuple[str, int]:
         """The script that leads on from ``version``, and the version that it leads to."""
@@ -166,36 +164,18 @@ class Sqlite:
             connection.close()
 
 
-# ``executescript`` commits what was begun before it, so the transaction is a part of the script. The version is checked
-# again inside it, where no other process can change it any more: a script is applied to that version or fails.
-_STEP = """
-BEGIN IMMEDIATE;
-CREATE TEMP TABLE found (version INTEGER CHECK (version = {version}));
-INSERT INTO temp.found SELECT user_version FROM pragma_user_version;
-DROP TABLE temp.found;
-{script};
-PRAGMA user_version = {next_version};
-COMMIT;
-"""
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
+@contextmanager
+def _one_process(folder: Path) -> Iterator[None]:
+    """Wait until no other process, nor thread, is in here with this folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
 
 
 def _transaction(connection: sqlite3.Connection, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
     with connection:  # it commits, or rolls back after an error
         connection.execute(begin)
         return work(connection)
-
-
-@retry(
-    retry=retry_if_exception_type(sqlite3.OperationalError),
-    stop=stop_after_delay(BUSY_SECONDS),
-    wait=wait_fixed(0.01),
-    reraise=True,
-)
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """The change to WAL, made once in a file's life, does not wait for another process by itself as all else does."""
-    connection.execute("PRAGMA journal_mode = WAL")
