@@ -192,8 +192,8 @@ class _BodyLimit:
         if scope["type"] != "http" or scope["path"].startswith(self.streams):
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:19]) > JSON_BODY_BYTES:
+        declared = dict(scope["headers"]).get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:19]) > JSON_BODY_BYTES:
             await errors.render(TooLarge(TOO_LARGE))(scope, receive, send)
             return
         received = 0
