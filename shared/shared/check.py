@@ -37,7 +37,13 @@ def check(
             _tell(kind.service, "settings", line.removeprefix(f"{kind.service}: "), well=False)
         return 1
     _tell(kind.service, "settings", "complete", well=True)
-    trials = {**_database(settings, open_store), **more(settings), **_identity(settings), **_peers(settings)}
+    trials: dict[str, Trial] = {"database": partial(_database, settings, open_store), **more(settings)}
+    if settings.service_url:
+        trials["identity"] = partial(_identity, settings, settings.service_url)
+    for setting in kind.model_fields:
+        if setting.endswith("_service_url"):
+            peer = setting.removesuffix("_url").replace("_", "-")
+            trials[peer] = partial(_peer, settings, peer, setting)
     return asyncio.run(_check(settings, trials))
 
 
@@ -53,37 +59,25 @@ async def _check(settings: ServiceSettings, trials: Mapping[str, Trial]) -> int:
     return 1 if failed else 0
 
 
-def _database(settings: S, open_store: Callable[[S], AbstractAsyncContextManager[Pingable]]) -> Mapping[str, Trial]:
-    async def trial() -> str:
-        async with open_store(settings) as store:
-            await store.ping()
-        return f"Supabase, {settings.supabase_url}" if settings.supabase_url else f"SQLite, in {settings.data_dir}"
-
-    return {"database": trial}
+async def _database(settings: S, open_store: Callable[[S], AbstractAsyncContextManager[Pingable]]) -> str:
+    async with open_store(settings) as store:
+        await store.ping()
+    return f"Supabase, {settings.supabase_url}" if settings.supabase_url else f"SQLite, in {settings.data_dir}"
 
 
-def _identity(settings: ServiceSettings) -> Mapping[str, Trial]:
-    async def trial() -> str:
-        async with open_identity(settings) as identity:
-            assert identity is not None
-            assert settings.service_url is not None
-            return await identity.verified(await identity.token(settings.service_url))
-
-    return {"identity": trial} if settings.service_url else {}
+async def _identity(settings: ServiceSettings, our_url: str) -> str:
+    async with open_identity(settings) as identity:
+        assert identity is not None
+        return await identity.verified(await identity.token(our_url))
 
 
-def _peers(settings: ServiceSettings) -> Mapping[str, Trial]:
-    async def trial(name: str, setting: str) -> str:
-        url = str(getattr(settings, setting))
-        async with open_identity(settings) as identity, open_client(identity=identity) as client:
-            state = await Peer(client, name, url, Tokens(settings).for_service).state()
-        if state != "ok":
-            raise Unavailable("", reason=f"{url} {state}: start it, or correct {setting.upper()}")
-        return url
-
-    urls = [field for field in type(settings).model_fields if field.endswith("_service_url")]
-    peers = {url.removesuffix("_url").replace("_", "-"): url for url in urls}
-    return {name: partial(trial, name, setting) for name, setting in peers.items()}
+async def _peer(settings: ServiceSettings, name: str, setting: str) -> str:
+    url = str(getattr(settings, setting))
+    async with open_identity(settings) as identity, open_client(identity=identity) as client:
+        state = await Peer(client, name, url, Tokens(settings).for_service).state()
+    if state != "ok":
+        raise Unavailable("", reason=f"{url} {state}: start it, or correct {setting.upper()}")
+    return url
 
 
 def _tell(service: str, what: str, told: str, *, well: bool) -> None:
