@@ -15,11 +15,8 @@ Two things of hypercorn 0.18 an application has to keep clear of; ``Considerate`
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-from collections.abc import Callable
 
-import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,76 +26,58 @@ from shared import errors
 # Longer than a mobile network's pause between two packets; the client waits for the end of its answer so long.
 QUIET_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
-# Between the cancelling of requests and the end of their connections.
-AFTER_CANCEL_SECONDS = 0.5
+# What a cancelled request has for its answer, and hypercorn then for writing it.
+ANSWER_SECONDS = 0.25
 
 
-def serve_http1_and_http2(app: ASGIApp, listener: socket.socket, *, keep_alive: int, drain: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; ``keep_alive`` and ``drain`` are in seconds. Takes ``listener`` over.
+async def serve_http1_and_http2(
+    app: ASGIApp, listener: socket.socket, asked_to_end: asyncio.Event, keep_alive: int, drain: int
+) -> None:
+    """Serve until ``asked_to_end``; ``keep_alive`` and ``drain`` are in seconds. Takes ``listener`` over.
 
-    Raises what hypercorn raises if ``app`` does not start.
+    The lifespan of ``app`` is left to the caller.
     """
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")  # a name instead would get a handler of its own
     config.include_server_header = False
     config.keep_alive_timeout = keep_alive
-    config.graceful_timeout = drain + AFTER_CANCEL_SECONDS
-    uvloop.run(_serve(Considerate(app), config, drain))
+    config.graceful_timeout = drain + 2 * ANSWER_SECONDS
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
 
+    async def end() -> None:
+        await asked_to_end.wait()
+        loop.call_later(drain, over.set_result, None)
 
-async def _serve(app: "Considerate", config: Config, drain: int) -> None:
-    loop, asked = asyncio.get_running_loop(), asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, asked.set)
-
-    async def asked_to_end() -> None:
-        await asked.wait()
-        loop.call_later(drain, app.cancel)
-        loop.call_later(drain + AFTER_CANCEL_SECONDS / 2, app.let_go)
-
-    await serve(app, config, shutdown_trigger=asked_to_end)  # type: ignore[arg-type]  # its own type of the same thing
+    await serve(Considerate(app, over), config, shutdown_trigger=end)  # type: ignore[arg-type]  # its own ASGI types
 
 
 class Considerate:
-    """``app``, whose answers end when their request's body has, and whose requests can be cancelled and let go."""
+    """``app``, whose answers end when their request's body has. Once ``over`` is done, requests are cancelled."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, over: "asyncio.Future[None]") -> None:
         self.app = app
-        self._running: dict[asyncio.Task[None], asyncio.Event] = {}
-        self._is_ending = False
-
-    def cancel(self) -> None:
-        """Cancel what runs; what it still answers ends at once."""
-        self._is_ending = True
-        for task in self._running:
-            task.cancel()
-
-    def let_go(self) -> None:
-        """Answer for what still runs; what it answers later goes nowhere."""
-        for done in self._running.values():
-            done.set()
+        self._over = over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, lambda: self._is_ending)
+        exchange = _Exchange(receive, send, self._over)
         task = asyncio.ensure_future(self.app(scope, exchange.receive, exchange.send))
-        done = self._running[task] = asyncio.Event()
-        task.add_done_callback(lambda _: done.set())
         try:
-            await done.wait()
+            await asyncio.wait({task, self._over}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=ANSWER_SECONDS)
         except asyncio.CancelledError:  # the connection is lost
             task.cancel()
             raise
-        finally:
-            del self._running[task]
         if task.done():
             await task
             return
-        exchange.let_go = True
-        if not exchange.started:
+        exchange.is_let_go = True
+        if not exchange.is_answered:
             answer = errors.render(errors.Unavailable("The service is being restarted; please try again."))
             await answer(scope, receive, send)
 
@@ -106,12 +85,12 @@ class Considerate:
 class _Exchange:
     """ASGI's ``receive`` and ``send`` of one request."""
 
-    def __init__(self, receive: Receive, send: Send, is_ending: Callable[[], bool]) -> None:
+    def __init__(self, receive: Receive, send: Send, over: "asyncio.Future[None]") -> None:
         self._receive = receive
         self._send = send
-        self._is_ending = is_ending
+        self._over = over
         self._body_ended = False
-        self.started = self.let_go = False
+        self.is_answered = self.is_let_go = False
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -120,11 +99,11 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if self.let_go:
+        if self.is_let_go:
             return
-        self.started = True
+        self.is_answered = True
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-        if is_last and not self._body_ended and not self._is_ending():
+        if is_last and not self._body_ended and not self._over.done():
             await self._send({**message, "more_body": True})
             await self._drop_the_rest()
             message = {"type": "http.response.body", "body": b""}

@@ -1,7 +1,8 @@
 """``python -m <service>``: read the settings, take the port, serve until SIGTERM or Ctrl-C. Or ``check``: see there."""
 
-import contextlib
+import asyncio
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import logs, memory
 from shared.check import Pingable, Trial, check
@@ -64,69 +65,46 @@ def serve(settings_kind: type[S], create_app: Callable[[S], FastAPI]) -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     logs.configure(settings)
-    app = _Started(create_app(settings), settings.service)
-    if settings.http2:
-        try:
-            serve_http1_and_http2(app, listener, keep_alive=KEEPALIVE_SECONDS, drain=DRAIN_SECONDS)
-        except Exception:
-            if not app.failed:
-                raise
-            raise SystemExit(3) from None
-    else:
-        _serve_http1(app, listener)
+    try:
+        uvloop.run(_serve(create_app(settings), listener, settings.http2))
+    except (DatabaseError, SettingsError) as error:
+        log.error("%s: %s", settings.service, str(error).removeprefix(f"{settings.service}: "))
+        raise SystemExit(3) from None
+    except Exception:
+        log.exception("%s cannot go on", settings.service)
+        raise SystemExit(3) from None
 
 
-def _serve_http1(app: ASGIApp, listener: socket.socket) -> None:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing asks for the caller's address or scheme
-            ws="none",
-            lifespan="on",
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_keep_alive=KEEPALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # raised once more after a clean shutdown
-        server.run(sockets=[listener])
-
-
-class _Started:
-    """The app, whose failure to open what it stands on is one line and no traceback."""
-
-    def __init__(self, app: ASGIApp, service: str) -> None:
-        self.app = app
-        self.service = service
-        self.failed = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
+async def _serve(app: FastAPI, listener: socket.socket, http2: bool) -> None:
+    """Until SIGTERM or Ctrl-C, also while the app opens. A second signal does not stop the app from closing."""
+    asked_to_end = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, asked_to_end.set)
+    async with app.router.lifespan_context(app):
+        memory.settle()
+        if asked_to_end.is_set():
             return
-        traceback = ""
+        if http2:
+            await serve_http1_and_http2(app, listener, asked_to_end, KEEPALIVE_SECONDS, DRAIN_SECONDS)
+        else:
+            # It takes both signals itself, and raises them again at its end: our handlers are back by then.
+            await uvicorn.Server(_http1(app)).serve(sockets=[listener])
 
-        async def hold_back(message: Message) -> None:
-            nonlocal traceback
-            if message["type"] == "lifespan.startup.failed":
-                self.failed, traceback = True, message["message"]
-                return
-            if message["type"] == "lifespan.startup.complete":
-                memory.settle()
-            await send(message)
 
-        try:
-            await self.app(scope, receive, hold_back)
-        except BaseException as error:
-            if not self.failed:
-                raise
-            is_known = isinstance(error, DatabaseError | SettingsError)
-            log.error("%s: %s", self.service, str(error).removeprefix(f"{self.service}: ") if is_known else traceback)
-            await send({"type": "lifespan.startup.failed", "message": ""})  # the servers would each word it otherwise
+def _http1(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing asks for the caller's address or scheme
+        ws="none",
+        lifespan="off",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEPALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
 
 
 def _own(service: str, folder: Path) -> None:
