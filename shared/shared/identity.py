@@ -11,12 +11,11 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from functools import lru_cache, partial
+from contextlib import aclosing, asynccontextmanager
+from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
-import aiohttp
 import httpx
 from google.auth import jwt
 from google.auth.compute_engine import IDTokenCredentials
@@ -25,15 +24,14 @@ from google.auth.exceptions import GoogleAuthError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from shared.errors import Forbidden, Unauthorized, Unavailable
-from shared.http import open_client
+from shared.http import FAULTS, open_client
 from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
 HEADER = "X-Service-Identity"
 SERVERLESS_HEADER = "X-Serverless-Authorization"
-# Deliberately not configurable: whatever controls this URL could forge any caller.
-# It is the one that google-auth itself uses: a JSON object of key ids and X.509 certificates.
+# Deliberately not configurable: whatever controls this URL could forge any caller. A JSON object of X.509 certificates.
 CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
 TIMEOUT_SECONDS = 2.0
 # Google's Cache-Control allows about six hours, and a new key is published about a day before its first use. So a token
@@ -43,9 +41,9 @@ CERTS_KEEP_SECONDS = 86_400
 RETRY_SECONDS = 2
 # google-auth compares ``iat`` with our clock, and Google's may be ahead of it.
 CLOCK_SKEW_SECONDS = 10
-# google-auth skips other characters: one token in many spellings would fill the cache.
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_MAX_LENGTH = 6144
+# google-auth skips other characters: one token in many spellings would fill the cache of verified ones. This is longer
+# than any of ours, too: an address has 320 characters, each of which JSON and base64 make 16 of at most.
+TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,6144}")
 _CERTS = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
 # What google-auth raises for a malformed token: TypeError for a claim of another type, RecursionError for deep JSON.
 _MALFORMED = (GoogleAuthError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
@@ -73,7 +71,9 @@ class Identity:
         self._callers = callers
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._credentials: dict[str, IDTokenCredentials] = {}
+        # Without a request google-auth does not look up the account; unbound, no client certificate is needed.
+        unbound = partial(IDTokenCredentials, None, use_metadata_identity_endpoint=True, bind_id_token=False)
+        self._credentials = cache(unbound)
         self._fetches: dict[str, asyncio.Task[str]] = {}
         self._certs_due = self._certs_end = 0.0
         self._opened: Callable[[str], _Claims]  # there once certificates are
@@ -84,13 +84,10 @@ class Identity:
         request.headers[SERVERLESS_HEADER] = request.headers[HEADER] = f"Bearer {token}"
 
     async def token(self, audience: str) -> str:
-        """Our ID token for ``audience``, renewed in the background when google-auth calls it stale (225 s before its
-        end). Raises ``Unavailable`` within TIMEOUT_SECONDS.
+        """Our ID token for ``audience``, renewed in the background when google-auth calls it stale, 225 s before its
+        end; raises ``Unavailable``.
         """
-        if (credentials := self._credentials.get(audience)) is None:
-            # Without a request google-auth does not look up the account; unbound, no client certificate is needed.
-            credentials = IDTokenCredentials(None, audience, use_metadata_identity_endpoint=True, bind_id_token=False)
-            self._credentials[audience] = credentials
+        credentials = self._credentials(audience)
         if (state := credentials.token_state) is not TokenState.FRESH:
             refresh = partial(asyncio.to_thread, credentials.refresh, self._request)
             fetch = self._shared("the metadata server", audience, refresh)
@@ -100,7 +97,7 @@ class Identity:
 
     async def verified(self, token: str) -> str:
         """The account in a token made for us. Raises ``Unauthorized``; ``Unavailable`` without certificates."""
-        if len(token) > _MAX_LENGTH or not _TOKEN.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             raise _refused()
         if self._now() >= self._certs_due:
             failure = await asyncio.shield(self._shared("Google", CERTS_URL, self._fetch_certs))
@@ -120,7 +117,7 @@ class Identity:
             raise Forbidden("This identity may not make this call.", code="identity_forbidden")
         return email
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         for fetch in (fetches := [*self._fetches.values()]):
             fetch.cancel()
         await asyncio.gather(*fetches, return_exceptions=True)
@@ -144,8 +141,8 @@ class Identity:
             return (await self._client.get(url, headers=headers)).raise_for_status()
 
     def _request(self, url: str, headers: Mapping[str, str], **_: Any) -> SimpleNamespace:
-        """The ``google.auth.transport.Request``, called in a thread, as google-auth is synchronous. The request itself
-        runs in the event loop: our client and timeout hold, and no error is one for which google-auth retries (15 s).
+        """google-auth's way out; it is synchronous, and so in a thread. The request itself runs in the event loop: our
+        client and timeout hold, and no error is one for which google-auth would try again for 15 s.
         """
         answer = asyncio.run_coroutine_threadsafe(self._get(url, headers), self._loop).result()
         return SimpleNamespace(status=answer.status_code, headers=answer.headers, data=answer.content)
@@ -155,19 +152,12 @@ class Identity:
 async def open_identity(
     settings: ServiceSettings, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[Identity | None]:
-    """None without SERVICE_URL and INTERNAL_CALLERS: ``/internal`` then asks for our own token alone.
-
-    ``transport`` replaces the network in tests.
-    """
-    if settings.service_url is None:
+    """None without SERVICE_URL: ``/internal`` then asks for our own token alone. ``transport`` replaces the network."""
+    if (url := settings.service_url) is None:
         yield None
         return
-    async with open_client(transport) as client:
-        identity = Identity(client, settings.service_url, settings.callers)
-        try:
-            yield identity
-        finally:
-            await identity.close()
+    async with open_client(transport) as client, aclosing(Identity(client, url, settings.callers)) as identity:
+        yield identity
 
 
 def is_googles(token: str) -> bool:
@@ -198,7 +188,7 @@ async def _outcome(server: str, fetch: Callable[[], Awaitable[None]]) -> str:
     """Why it failed, or nothing. google-auth's own messages may contain the token."""
     try:
         await fetch()
-    except (httpx.HTTPError, aiohttp.ClientError, OSError, *_MALFORMED) as error:
+    except (*FAULTS, *_MALFORMED) as error:
         why = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
         log.warning("%s does not answer as expected (%s)", server, why)
         return f"{server} does not answer as expected ({why})"
@@ -210,8 +200,5 @@ def _refused() -> Unauthorized:
 
 
 def _unavailable(reason: str) -> Unavailable:
-    return Unavailable(
-        "Services cannot be told apart just now; please try again in a moment.",
-        code="identity_unavailable",
-        reason=reason,
-    )
+    sentence = "Services cannot be told apart just now; please try again in a moment."
+    return Unavailable(sentence, code="identity_unavailable", reason=reason)

@@ -7,8 +7,8 @@ sees a header or a body. The trace is W3C ``traceparent``: taken over from the c
 
 import json
 import logging
-import random
 import re
+import secrets
 import sys
 import time
 from contextvars import ContextVar
@@ -29,12 +29,7 @@ CLIENT_CLOSED_REQUEST = 499
 
 def traceparent() -> str:
     """The header for a call to a peer: the trace of the request at hand, a new span."""
-    return f"00-{_trace.get() or _chance(16)}-{_chance(8)}-01"
-
-
-def _chance(length: int) -> str:
-    """So many random bytes, as hex: a name to find things by and no secret, for which the system is not asked."""
-    return f"{random.getrandbits(8 * length):0{2 * length}x}"
+    return f"00-{_trace.get() or secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def configure(settings: ServiceSettings) -> None:
@@ -76,12 +71,8 @@ class RequestLog:
             level = logging.ERROR if status >= 500 else logging.DEBUG if route in _QUIET else logging.INFO
             if log.isEnabledFor(level):
                 ms = round((time.perf_counter() - started) * 1000, 2)
-                method = scope["method"]
-                request = {"method": method, "route": route, "status": status, "ms": ms}
-                # As ``log.log`` does, but for a look at who called it.
-                record = logging.LogRecord(log.name, level, "", 0, "%s %s %s", (method, route, status), None)
-                record.request = request
-                log.handle(record)
+                request = {"method": scope["method"], "route": route, "status": status, "ms": ms}
+                log.log(level, "%s %s %s", scope["method"], route, status, extra={"request": request})
             _trace.reset(token)
 
 
@@ -89,7 +80,7 @@ def _trace_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"traceparent" and (known := _TRACEPARENT.fullmatch(value)):
             return known[1].decode()
-    return _chance(16)
+    return secrets.token_hex(16)
 
 
 class _Json(logging.Formatter):

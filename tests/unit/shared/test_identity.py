@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -74,10 +75,8 @@ def network(google: Google) -> Network:
 
 @pytest.fixture
 async def us(network: Network, clock: Clock) -> AsyncIterator[Identity]:
-    async with open_client(network) as client:
-        us = Identity(client, US, frozenset({VIDEO}), clock)
+    async with open_client(network) as client, aclosing(Identity(client, US, frozenset({VIDEO}), clock)) as us:
         yield us
-        await us.close()
 
 
 def forged(header: dict[str, Any], claims: dict[str, Any], secret: str = "") -> str:
@@ -304,7 +303,7 @@ async def test_our_token_is_renewed_before_its_end_and_no_call_waits_for_it(
     network.hanging.add(METADATA)
     async with asyncio.timeout(1):
         assert [await us.token(PEER) for _ in range(20)] == [first] * 20
-    await us.close()
+    await us.aclose()
     network.hanging.clear()
     for _ in range(2000):
         if (renewed := await us.token(PEER)) != first:
