@@ -12,8 +12,7 @@ from logging_service.context import Context
 from logging_service.service import LoggingService
 from logging_service.store import open_store
 from shared import web
-from shared.auth import Tokens
-from shared.identity import open_identity
+from shared.auth import Tokens, open_identity
 from shared.settings import load
 
 

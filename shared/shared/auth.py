@@ -6,12 +6,15 @@ payload is ASCII JSON with these four escaped (RFC 8259, 7), and any JWT library
 """
 
 import json
+import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
+import httpx
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from jose import jws, jwt
@@ -19,13 +22,20 @@ from jose.exceptions import JOSEError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import Forbidden, Unauthorized
-from shared.identity import HEADER, TOKEN, Identity, bearer, is_googles
 from shared.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from shared.identity import Identity
 
 ISSUER = "short-video"
 USERS = "short-video-users"
 SERVICES = "short-video-services"
 SERVICE_TOKEN_SECONDS = 300
+# Google's ID token of a calling service (shared.identity).
+HEADER = "X-Service-Identity"
+# JWT libraries skip other characters: one token in many spellings would fill a cache of verified ones. This is longer
+# than any of ours: an address has 320 characters, each of which JSON and base64 make 16 of at most.
+TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,6144}")
 
 Role = Literal["user", "admin"]
 
@@ -141,7 +151,21 @@ class TrustingContext(Protocol):
     @property
     def tokens(self) -> Tokens: ...
     @property
-    def identity(self) -> Identity | None: ...
+    def identity(self) -> "Identity | None": ...
+
+
+@asynccontextmanager
+async def open_identity(
+    settings: ServiceSettings, transport: httpx.AsyncBaseTransport | None = None
+) -> "AsyncIterator[Identity | None]":
+    """None without SERVICE_URL: ``/internal`` then asks for our own token alone. ``transport`` replaces the network."""
+    if settings.service_url is None:
+        yield None
+        return
+    from shared.identity import open_google_identity  # noqa: PLC0415  google-auth takes 80 ms and 5 MB
+
+    async with open_google_identity(settings.service_url, settings.callers, transport) as identity:
+        yield identity
 
 
 def _context(request: Request) -> TrustingContext:
@@ -178,9 +202,25 @@ async def _service(request: Request, given: _Credentials) -> str:
 
 async def _sweeper(request: Request, given: _Credentials) -> str:
     identity = _context(request).identity
-    if identity is not None and given and is_googles(given.credentials):
+    if identity is not None and given and _is_googles(given.credentials):
         return await identity.caller(given.credentials)
     return await _service(request, given)
+
+
+def bearer(value: str | None) -> str:
+    """The token in HEADER."""
+    scheme, _, token = (value or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthorized("This call needs the identity of a service.", code="identity_required")
+    return token.strip()
+
+
+def _is_googles(token: str) -> bool:
+    """Whether a token says it is signed with a key pair, as Google's are, and not with our secret. Not verified."""
+    try:
+        return bool(jwt.get_unverified_header(token).get("alg") == "RS256")
+    except JOSEError:
+        return False
 
 
 Admin = Annotated[User, Depends(_admin)]

@@ -8,11 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
 
-from shared.auth import Tokens
+from shared.auth import Tokens, open_identity
 from shared.database import DatabaseError
 from shared.errors import ServiceError, Unavailable
 from shared.http import Peer, open_client
-from shared.identity import open_identity
 from shared.settings import S, ServiceSettings, SettingsError, load
 
 Trial = Callable[[], Awaitable[str]]

@@ -8,7 +8,6 @@ as it was sent, and is verified here. https://cloud.google.com/run/docs/authenti
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -23,13 +22,12 @@ from google.auth.credentials import TokenState
 from google.auth.exceptions import GoogleAuthError
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from shared.auth import HEADER, TOKEN
 from shared.errors import Forbidden, Unauthorized, Unavailable
 from shared.http import FAULTS, open_client
-from shared.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
-HEADER = "X-Service-Identity"
 SERVERLESS_HEADER = "X-Serverless-Authorization"
 # Deliberately not configurable: whatever controls this URL could forge any caller. A JSON object of X.509 certificates.
 CERTS_URL = "https://www.googleapis.com/oauth2/v1/certs"
@@ -41,9 +39,6 @@ CERTS_KEEP_SECONDS = 86_400
 RETRY_SECONDS = 2
 # google-auth compares ``iat`` with our clock, and Google's may be ahead of it.
 CLOCK_SKEW_SECONDS = 10
-# google-auth skips other characters: one token in many spellings would fill the cache of verified ones. This is longer
-# than any of ours, too: an address has 320 characters, each of which JSON and base64 make 16 of at most.
-TOKEN = re.compile(r"[A-Za-z0-9_.-]{1,6144}")
 _CERTS = TypeAdapter(Annotated[dict[str, str], Field(min_length=1)])
 # What google-auth raises for a malformed token: TypeError for a claim of another type, RecursionError for deep JSON.
 _MALFORMED = (GoogleAuthError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
@@ -149,31 +144,11 @@ class Identity:
 
 
 @asynccontextmanager
-async def open_identity(
-    settings: ServiceSettings, transport: httpx.AsyncBaseTransport | None = None
-) -> AsyncIterator[Identity | None]:
-    """None without SERVICE_URL: ``/internal`` then asks for our own token alone. ``transport`` replaces the network."""
-    if (url := settings.service_url) is None:
-        yield None
-        return
-    async with open_client(transport) as client, aclosing(Identity(client, url, settings.callers)) as identity:
+async def open_google_identity(
+    service_url: str, callers: frozenset[str], transport: httpx.AsyncBaseTransport | None
+) -> AsyncIterator[Identity]:
+    async with open_client(transport) as client, aclosing(Identity(client, service_url, callers)) as identity:
         yield identity
-
-
-def is_googles(token: str) -> bool:
-    """Whether a token says it is signed with a key pair, as Google's are, and not with our secret. Not verified."""
-    try:
-        return bool(jwt.decode_header(token).get("alg") == "RS256")
-    except _MALFORMED:
-        return False
-
-
-def bearer(value: str | None) -> str:
-    """The token in HEADER."""
-    scheme, _, token = (value or "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthorized("This call needs the identity of a service.", code="identity_required")
-    return token.strip()
 
 
 def _open(certs: Mapping[str, str], audience: str, token: str) -> _Claims:

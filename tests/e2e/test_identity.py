@@ -17,7 +17,8 @@ from e2e.processes import wait_for
 from e2e.services import NAMES, Services, running
 from standins.google import Google, account
 
-from shared.identity import HEADER, SERVERLESS_HEADER
+from shared.auth import HEADER
+from shared.identity import SERVERLESS_HEADER
 
 SCHEDULER = account("scheduler")
 CALLERS = [*(account(name) for name in NAMES if name != "logging"), SCHEDULER]

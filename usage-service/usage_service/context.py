@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from shared.auth import Tokens
-from shared.identity import Identity
 from shared.web import Check, Sweep
 from usage_service.service import UsageService
+
+if TYPE_CHECKING:
+    from shared.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Context:
     """The one name in ``app.state``: everything that is open while the service runs and that a route may need."""
 
     tokens: Tokens
-    identity: Identity | None
+    identity: "Identity | None"
     usage: UsageService
     checks: Mapping[str, Check]
     sweep: Sweep

@@ -8,9 +8,8 @@ from fastapi import FastAPI
 
 from shared import web
 from shared.audit import AuditLog
-from shared.auth import Tokens
+from shared.auth import Tokens, open_identity
 from shared.http import Peer, open_client
-from shared.identity import open_identity
 from shared.settings import load
 from user_service import routes
 from user_service.config import Settings

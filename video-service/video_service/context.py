@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
 from shared.auth import Tokens
-from shared.identity import Identity
 from shared.media_url import MediaUrls
 from shared.turns import Turns
 from shared.web import Check, Sweep
 from video_service.service import VideoService
 from video_service.upload import Uploads
+
+if TYPE_CHECKING:
+    from shared.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Context:
     """The one name in ``app.state``: everything that is open while the service runs and that a route may need."""
 
     tokens: Tokens
-    identity: Identity | None
+    identity: "Identity | None"
     videos: VideoService
     uploads: Uploads
     upload_idle_seconds: float

@@ -10,7 +10,8 @@ from contract.video_storage.test_doors import INTERNAL, SWEEPERS
 from quickfolder import quick_folder
 from standins.google import CERTS, CERTS_PATH, METADATA, Google, account
 
-from shared.identity import HEADER, SERVERLESS_HEADER
+from shared.auth import HEADER
+from shared.identity import SERVERLESS_HEADER
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

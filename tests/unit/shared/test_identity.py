@@ -15,9 +15,10 @@ import pytest
 from standins.google import CERTS, CERTS_PATH, IDENTITY, METADATA, Google, Key, account
 
 from shared import identity
+from shared.auth import HEADER, bearer, open_identity
 from shared.errors import Forbidden, Unauthorized, Unavailable
 from shared.http import Peer, open_client
-from shared.identity import HEADER, SERVERLESS_HEADER, Identity, bearer, open_identity
+from shared.identity import SERVERLESS_HEADER, Identity
 from shared.settings import ServiceSettings
 
 US = "https://us-1.europe-west3.run.app"
