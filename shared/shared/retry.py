@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, wait_chain, wait_fixed
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_never, wait_chain, wait_fixed
 
 T = TypeVar("T")
 
@@ -20,25 +20,16 @@ async def retry(
     pauses: Sequence[float] = (0.0,),
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """The result of ``call``, which is made again while it raises an ``Exception`` for which ``on`` is true.
+    """The result of ``call``, which is made again while it raises an error for which ``on`` is true.
 
     The last error rises as it is. ``tries`` counts the first one; ``None`` is no limit. ``pauses`` are the seconds
     between tries; the last one is used from there on.
     """
-
-    def is_tried_again(state: RetryCallState) -> bool:
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        return isinstance(error, Exception) and state.attempt_number != tries and on(error)
-
-    # A new object for each call: tenacity keeps the state of the loop in it.
-    attempts = AsyncRetrying(retry=is_tried_again, wait=wait_chain(*map(wait_fixed, pauses)), sleep=sleep)
-    try:
-        async for attempt in attempts:
-            with attempt:
-                return await call()
-    finally:
-        # The state holds the last error, and the error's traceback holds the state and everything in ``call``. Bytes of
-        # an upload would stay until the next garbage collection; with tenacity's own ``stop`` this cannot be undone.
-        attempt.retry_state.outcome = None
-    raise AssertionError("unreachable")
+    attempts = AsyncRetrying(
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and on(error)),
+        stop=stop_never if tries is None else stop_after_attempt(tries),
+        wait=wait_chain(*map(wait_fixed, pauses)),
+        sleep=sleep,
+        reraise=True,
+    )
+    return await attempts(call)

@@ -1,9 +1,6 @@
 """The retry helper: how often, after which pauses, and for which errors."""
 
 import asyncio
-import contextlib
-import gc
-import weakref
 
 import pytest
 
@@ -83,25 +80,3 @@ async def test_calls_at_the_same_time_count_their_own_tries() -> None:
         return await retry(Flaky(*[OSError()] * failures), on=is_os_error, tries=4, pauses=(0.001,))
 
     assert await asyncio.gather(*(one(failures) for failures in range(4))) == [1, 2, 3, 4]
-
-
-async def test_what_a_call_held_is_let_go_when_the_last_try_has_failed() -> None:
-    class Piece:
-        """Of an upload."""
-
-    pieces: list[weakref.ref[Piece]] = []
-
-    async def fail() -> None:
-        piece = Piece()
-        pieces.append(weakref.ref(piece))
-        await asyncio.sleep(0)
-        raise OSError
-
-    gc.collect()
-    gc.disable()
-    try:
-        with contextlib.suppress(OSError):
-            await retry(fail, on=is_os_error, tries=3)
-        assert [piece() for piece in pieces] == [None, None, None]
-    finally:
-        gc.enable()
