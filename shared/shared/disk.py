@@ -54,7 +54,7 @@ class Disk:
                 raise
 
     async def write(self, descriptor: int, chunks: Sequence[Chunk], write_back: tuple[int, int] | None = None) -> None:
-        """All of ``chunks`` at the descriptor's position; ``write_back`` is a byte range to start writing to disk."""
+        """All ``chunks`` at the descriptor's position; ``write_back`` is a byte range that the disk is to begin with."""
         started = time.monotonic()
         if write_back or started < self._wary_until:
             await self.run(partial(write_chunks, descriptor, chunks, write_back))
@@ -93,19 +93,19 @@ class FileWriter:
     @classmethod
     async def open(cls, disk: Disk, path: Path) -> "FileWriter":
         """At the end of the file. Raises ``FileNotFoundError``; never creates the file."""
-        opened: list[int] = []  # filled by the thread, so that a cancelled caller can close it
+        opened: list[FileWriter] = []  # filled by the thread, so that a cancelled caller can close it
 
-        def work() -> int:
-            opened.append(os.open(path, os.O_WRONLY))
-            return os.lseek(opened[0], 0, os.SEEK_END)
+        def work() -> None:
+            descriptor = os.open(path, os.O_WRONLY)
+            opened.append(cls(disk, descriptor, os.lseek(descriptor, 0, os.SEEK_END)))
 
         try:
-            position = await disk.run(work, expected=(FileNotFoundError,))
+            await disk.run(work, expected=(FileNotFoundError,))
         except BaseException:
-            for descriptor in opened:
-                os.close(descriptor)
+            for writer in opened:
+                writer.close()
             raise
-        return cls(disk, opened[0], position)
+        return opened[0]
 
     async def write(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)

@@ -8,7 +8,7 @@ import gc
 from shared import memory
 memory.keep_pieces()
 memory.settle()
-print(gc.get_threshold()[0], gc.get_freeze_count() > 1000, len(bytes(memory.LARGEST_PIECE)))
+print(gc.get_threshold()[0], gc.get_freeze_count() > 1000, len(bytes(memory.MMAP_THRESHOLD)))
 """
 
 
