@@ -54,7 +54,7 @@ class Disk:
                 raise
 
     async def write(self, descriptor: int, chunks: Sequence[Chunk], write_back: tuple[int, int] | None = None) -> None:
-        """All ``chunks`` at the descriptor's position; ``write_back`` is a byte range that the disk is to begin with."""
+        """All ``chunks`` at the descriptor's position; ``write_back`` is a byte range to begin with on disk."""
         started = time.monotonic()
         if write_back or started < self._wary_until:
             await self.run(partial(write_chunks, descriptor, chunks, write_back))
