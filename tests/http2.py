@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
+from e2e.cloudrun import USE_HTTP2
 from e2e.services import Services
 from e2e.wire import Answer, Wire
 from h2.config import H2Configuration
@@ -128,7 +129,7 @@ class Http2Call:
 def wire_to(services: Services, name: str) -> Wire | Http2Call:
     """For one request, in the way that this set of services is spoken to."""
     front = services.cloud_run
-    return Wire(services[name]) if front is None else Http2Call(front.ports[name])
+    return Http2Call(front.ports[name]) if front is not None and name in USE_HTTP2 else Wire(services[name])
 
 
 class Request:

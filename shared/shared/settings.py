@@ -113,7 +113,6 @@ class ServiceSettings(BaseSettings):
     data_dir: Path = Path("data")
     log_format: Literal["auto", "json", "text"] = "auto"
     google_cloud_project: str | None = None
-    http2: bool = False
     service_url: Origin | None = None
     internal_callers: Accounts | None = None
 

@@ -1,6 +1,8 @@
-"""The page in Chromium over TLS and HTTP/2, as on Cloud Run: what HTTP/1 would cut off there goes through."""
+"""The page in Chromium over TLS, as on Cloud Run: uploads over HTTP/2, and a bucket sends what is watched.
 
-import ssl
+HTTP/1 would cut both off there.
+"""
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from browser.visitor import PATIENCE, Visitor
 from certificates import certify
 from e2e.books import audit
 from e2e.cloudrun import CloudRun
+from e2e.engines import clouds
 from e2e.services import NAMES, Services
 from playwright.sync_api import Browser
 
@@ -21,12 +24,14 @@ MB = 1_048_576
 @pytest.fixture(scope="module")
 def cloud(folder: Path) -> Iterator[tuple[str, Services, CloudRun]]:
     """The page's URL; the services, who reach each other by fronts of their own; and the fronts for browsers."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(*certify(folder))
     ports = dict.fromkeys(NAMES, 0)
-    with CloudRun(ports, tls) as fronts, page_at({name.upper(): fronts.urls[name] for name in NAMES}) as origin:
+    with (
+        clouds() as another,
+        CloudRun(ports, certify(folder)) as fronts,
+        page_at({name.upper(): fronts.urls[name] for name in NAMES}) as origin,
+    ):
         settings = {"FRONTEND_URL": origin, "STORAGE_PUBLIC_URL": fronts.urls["storage"]}
-        with Services(folder / "cloud", cloud_run=True, **settings) as services:
+        with Services(folder / "cloud", another(), cloud_run=True, **settings) as services:
             ports.update({service.name: service.port for service in services})
             yield f"{origin}/page.html", services, fronts
             assert [service.name for service in services if "Traceback" in service.said()] == []
@@ -58,7 +63,7 @@ def test_50_mb_are_uploaded_watched_and_deleted_over_http_2(
         assert {status for status, _ in zoe.journal.ranges} == {206}
         assert zoe.press("Delete", on=zoe.card("Large")) == "done: Video deleted successfully"
         assert zoe.journal.refusals == []
-    assert (fronts.cut, fronts.spoken) == (0, {"HTTP/2"})
+    assert (fronts.cut, fronts.spoken["video"]) == (0, {"HTTP/2"})
     assert audit(services) == []
 
 

@@ -1,8 +1,9 @@
-"""What stands before a service on Cloud Run with ``--use-http2``: a front that cuts large bodies off over HTTP/1, and
-has no limit over HTTP/2. To the container it speaks HTTP/2 with prior knowledge, whatever its caller speaks.
+"""What stands before each service on Cloud Run: a front that cuts large bodies off over HTTP/1, and has no limit over
+HTTP/2. To a container that is deployed with ``--use-http2``, which is video-service alone, it speaks HTTP/2 with prior
+knowledge, whatever its caller speaks; to the other four HTTP/1.1, and so do their callers here.
 
 https://docs.cloud.google.com/run/quotas: 32 MiB for a request over HTTP/1, and for an answer that tells its length.
-Without ``tls`` it takes HTTP/2 with prior knowledge; Cloud Run takes it over TLS alone.
+Without a certificate it takes HTTP/2 with prior knowledge; Cloud Run takes it over TLS alone.
 """
 
 import asyncio
@@ -12,40 +13,43 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
 
 LIMIT = 32 * 1_048_576
+USE_HTTP2 = {"video"}
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 PIECE = 256 * 1024
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # or each client makes one
 
 
 class CloudRun:
-    """One front for each of ``ports``, which may still change, at ``urls``."""
+    """One front for each of ``ports``, which may still change, at ``urls``.
 
-    def __init__(self, ports: dict[str, int], tls: ssl.SSLContext | None = None) -> None:
+    ``certificate`` is the files of one and of its key: callers come over TLS then.
+    """
+
+    def __init__(self, ports: dict[str, int], certificate: tuple[Path, Path] | None = None) -> None:
         self.urls: dict[str, str] = {}
         self.ports: dict[str, int] = {}
         self.cut = 0
         """How many requests and answers were too large."""
-        self.spoken: set[str] = set()
-        """What callers have spoken."""
+        self.spoken: dict[str, set[str]] = {name: set() for name in ports}
+        """What the callers of each have spoken."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloud-run")
         self._connections: set[asyncio.Task[None]] = set()
         self._listeners: list[tuple[str, socket.socket]] = []
         self._servers: list[asyncio.Server] = []
         self._to = ports
-        self._tls = tls
-        if tls is not None:
-            tls.set_alpn_protocols(["h2", "http/1.1"])
+        self._certificate = certificate
         for name in ports:
             listener = socket.create_server(("127.0.0.1", 0))
             self._listeners.append((name, listener))
             self.ports[name] = listener.getsockname()[1]
-            self.urls[name] = f"http{'s' if tls else ''}://127.0.0.1:{self.ports[name]}"
+            self.urls[name] = f"http{'s' if certificate else ''}://127.0.0.1:{self.ports[name]}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -60,7 +64,15 @@ class CloudRun:
 
     async def _open(self) -> None:
         for name, listener in self._listeners:
-            self._servers.append(await asyncio.start_server(self._connected(name), sock=listener, ssl=self._tls))
+            self._servers.append(await asyncio.start_server(self._connected(name), sock=listener, ssl=self._tls(name)))
+
+    def _tls(self, name: str) -> ssl.SSLContext | None:
+        if self._certificate is None:
+            return None
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*self._certificate)
+        tls.set_alpn_protocols(["h2", "http/1.1"] if name in USE_HTTP2 else ["http/1.1"])
+        return tls
 
     def _connected(
         self, name: str
@@ -72,11 +84,11 @@ class CloudRun:
             try:
                 with suppress(OSError, asyncio.IncompleteReadError, httpx.HTTPError):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    self.spoken.add("HTTP/2" if head == PREFACE else "HTTP/1.1")
+                    self.spoken[name].add("HTTP/2" if head == PREFACE else "HTTP/1.1")
                     if head == PREFACE:
                         await self._http2(head, self._to[name], reader, writer)
                     else:
-                        await self._http1(head, self._to[name], reader, writer)
+                        await self._http1(head, name, reader, writer)
             finally:
                 self._connections.discard(task)
                 writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
@@ -96,8 +108,9 @@ class CloudRun:
             await asyncio.gather(*ways, return_exceptions=True)
             to_there.transport.abort()
 
-    async def _http1(self, head: bytes, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _http1(self, head: bytes, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One call; then it hangs up."""
+        url, http2 = f"http://127.0.0.1:{self._to[name]}", name in USE_HTTP2
         first, *lines = head.decode("latin-1").strip().split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -110,8 +123,8 @@ class CloudRun:
         kept = {name: value for name, value in headers.items() if name not in HOP}
         # A client for each call: nothing of one stands in the way of another.
         async with (
-            httpx.AsyncClient(http1=False, http2=True, timeout=60, trust_env=False, verify=NO_TLS) as client,
-            client.stream(method, f"http://127.0.0.1:{port}{target}", headers=kept, content=body) as response,
+            httpx.AsyncClient(http1=not http2, http2=http2, timeout=60, trust_env=False, verify=NO_TLS) as client,
+            client.stream(method, url + target, headers=kept, content=body) as response,
         ):
             length = response.headers.get("content-length")
             if method != "HEAD" and length is not None and int(length) >= LIMIT:

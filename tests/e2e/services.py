@@ -7,7 +7,8 @@
         services.sweep()
 
 With ``faulty=True`` every call between services passes a ``Faults`` proxy, where a test may strike.
-With ``cloud_run=True`` all five have HTTP2 set, each stands behind a ``CloudRun`` front, and ``client`` speaks HTTP/2.
+With ``cloud_run=True`` all five have HTTP2 set, which video-service alone heeds; each stands behind a ``CloudRun``
+front, and ``client`` speaks HTTP/2 to that of video-service.
 """
 
 import os
@@ -22,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import httpx
-from e2e.cloudrun import CloudRun
+from e2e.cloudrun import NO_TLS, CloudRun
 from e2e.engines import Embedded, Engine
 from e2e.faults import Faults
 from e2e.processes import Guard, Service
@@ -96,11 +97,8 @@ class Services:
         ]
         for service in self.instances:
             service.url = urls[service.name]
-        # httpx does not see that an idle connection of HTTP/2 has ended.
-        limits = httpx.Limits(keepalive_expiry=0 if cloud_run else 5)
-        self.client = httpx.Client(
-            timeout=60, limits=limits, trust_env=False, follow_redirects=True, http1=not cloud_run, http2=cloud_run
-        )
+        mounts = {urls["video"]: _http2()} if cloud_run else {}
+        self.client = httpx.Client(timeout=60, trust_env=False, follow_redirects=True, mounts=mounts)
         self.tokens = Tokens(_Tester(_env_file=None, jwt_secret=self.secret, supabase_url=None, supabase_key=None))  # type: ignore[call-arg]
 
     def __enter__(self) -> Self:
@@ -188,6 +186,12 @@ class Services:
         with ExitStack() as stack:  # each, even if another one makes trouble
             for service in self.instances:
                 stack.callback(service.kill)
+
+
+def _http2() -> httpx.HTTPTransport:
+    # httpx does not see that an idle connection of HTTP/2 has ended.
+    limits = httpx.Limits(keepalive_expiry=0)
+    return httpx.HTTPTransport(http1=False, http2=True, limits=limits, trust_env=False, verify=NO_TLS)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ STOP_SECONDS = 8  # Cloud Run kills after 10
 
 @pytest.fixture(scope="module", params=[False, True], ids=["HTTP/1.1", "HTTP/2"])
 def services(request: pytest.FixtureRequest) -> Iterator[Services]:
+    """All five over HTTP/1.1, and then video-service over HTTP/2."""
     leases = {"RESERVATION_SECONDS": 1, "UPLOAD_LOCK_SECONDS": 1, "RENEW_SECONDS": 0.2}
     with running(cloud_run=request.param, STREAMED_REPORT_SECONDS=60, **leases) as services:
         yield services

@@ -40,6 +40,7 @@ def test_a_missing_secret_is_one_line(service: str, tmp_path: Path) -> None:
         ("user", "JWT_SECRET", "hunter2-is-too-short"),
         ("user", "TOKEN_SECONDS", "-1"),
         ("video", "PORT", "eighty"),
+        ("video", "HTTP2", "h2c"),
         ("video", "MAX_UPLOAD_MB", "nan"),
         ("video", "STORAGE_PUBLIC_URL", "localhost:3003"),
         ("video", "STORAGE_PUBLIC_URL", "http://x.mp4/"),
@@ -60,13 +61,13 @@ def test_an_unusable_setting_is_one_line_that_names_it(service: str, setting: st
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize("http2", ["false", "true"])
-def test_a_port_in_use_is_one_line(http2: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("service", "http2"), [("user", "false"), ("video", "true")])
+def test_a_port_in_use_is_one_line(service: str, http2: str, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        ended = start("user", tmp_path, PORT=str(port), HTTP2=http2)
+        ended = start(service, tmp_path, PORT=str(port), HTTP2=http2)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert str(port) in ended.stderr

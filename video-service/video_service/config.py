@@ -17,6 +17,7 @@ class Settings(ServiceSettings):
     service: ClassVar[str] = "video-service"
 
     port: Annotated[int, Field(ge=0, le=65535)] = 3002
+    http2: bool = False
     user_service_url: Url = "http://127.0.0.1:3001"
     storage_service_url: Url = "http://127.0.0.1:3003"
     usage_service_url: Url = "http://127.0.0.1:3004"

@@ -73,7 +73,6 @@ def test_settings_that_are_printed_show_no_secret() -> None:
         *(("limit_mb", value) for value in ("0", "-1", "nan", "inf", "1e9", "ten")),
         *(("life_seconds", value) for value in ("0", "-5", "nan", "inf")),
         ("log_format", "xml"),
-        ("http2", "h2c"),
     ],
 )
 def test_an_unusable_value_is_one_line_that_names_its_setting(name: str, value: str) -> None:

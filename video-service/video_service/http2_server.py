@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import errors
+from shared.serving import DRAIN_SECONDS, KEEPALIVE_SECONDS
 
 # Longer than a mobile network's pause between two packets; the client waits for the end of its answer so long.
 QUIET_SECONDS = 1.0
@@ -30,25 +31,20 @@ LONGEST_SECONDS = 60.0
 ANSWER_SECONDS = 0.25
 
 
-async def serve_http1_and_http2(
-    app: ASGIApp, listener: socket.socket, asked_to_end: asyncio.Event, keep_alive: int, drain: int
-) -> None:
-    """Serve until ``asked_to_end``; ``keep_alive`` and ``drain`` are in seconds. Takes ``listener`` over.
-
-    The lifespan of ``app`` is left to the caller.
-    """
+async def serve_http1_and_http2(app: ASGIApp, listener: socket.socket, asked_to_end: asyncio.Event) -> None:
+    """Serve until ``asked_to_end``, as ``shared.serving.Server`` says. Takes ``listener`` over."""
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.errorlog = logging.getLogger("hypercorn.error")  # a name instead would get a handler of its own
     config.include_server_header = False
-    config.keep_alive_timeout = keep_alive
-    config.graceful_timeout = drain + 2 * ANSWER_SECONDS
+    config.keep_alive_timeout = KEEPALIVE_SECONDS
+    config.graceful_timeout = DRAIN_SECONDS + 2 * ANSWER_SECONDS
     loop = asyncio.get_running_loop()
     over = loop.create_future()
 
     async def end() -> None:
         await asked_to_end.wait()
-        loop.call_later(drain, over.set_result, None)
+        loop.call_later(DRAIN_SECONDS, over.set_result, None)
 
     await serve(Considerate(app, over), config, shutdown_trigger=end)  # type: ignore[arg-type]  # its own ASGI types
 
