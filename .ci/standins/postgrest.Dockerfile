@@ -6,7 +6,7 @@ COPY constraints.txt /
 RUN python -m pip install --no-cache-dir --quiet --disable-pip-version-check --root-user-action=ignore \
     --constraint /constraints.txt "psycopg[binary]" "python-jose[cryptography]" starlette uvicorn
 COPY standins /app/standins
-COPY postgrest.py /app/
+COPY postgrest.py ports.py /app/
 ENV PYTHONPATH=/app PYTHONUNBUFFERED=1
 USER 1000
 EXPOSE 3000
