@@ -71,14 +71,12 @@ class Tokens:
     """Issues and verifies the tokens of one service. ``now`` is in seconds since the epoch."""
 
     def __init__(self, settings: ServiceSettings, now: Callable[[], float] = time.time) -> None:
-        secrets = [settings.jwt_secret, settings.jwt_secret_previous]
-        self._secrets = [secret.get_secret_value() for secret in secrets if secret is not None]
+        self._secrets = settings.secrets
         self._service = settings.service
         self._now = now
         self._service_token = ""
         self._service_token_renewal = 0.0
-        # Verifying costs more than the rest of a small request; a known token costs a look-up, its expiry still
-        # checked.
+        # Verifying costs more than the rest of a small request; of a known token only the expiry is checked again.
         self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def for_user(self, user: User, lifetime: float) -> str:

@@ -5,15 +5,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Protocol
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_LOGS = 1000
 MAX_BATCH = 500
@@ -54,15 +46,11 @@ class Contract(BaseModel):
 
 
 # ── every service to its caller ──
-
-
 class Message(Contract):
     message: str
 
 
 # ── everything to logging-service ──
-
-
 class Recorder(Protocol):
     """Records what a user did; never waits and never fails (see ``shared.audit``)."""
 
@@ -88,8 +76,6 @@ class LogBatch(Contract):
 
 
 # ── video-service to user-service ──
-
-
 class UploadLock(Contract):
     """``holder`` is the upload's id; the same holder may take the lock again, which renews it."""
 
@@ -97,8 +83,6 @@ class UploadLock(Contract):
 
 
 # ── video-service to storage-service and usage-service: reservations ──
-
-
 class Reservation(Contract):
     """A claim on a quota for an upload whose exact size is known only once its body has been parsed.
 
@@ -123,8 +107,6 @@ class Grant(Contract):
 
 
 # ── video-service to storage-service: uploads and objects ──
-
-
 class UploadTarget(Contract):
     """Where the bytes of one upload go, by Google's resumable protocol (PUT with Content-Range).
 
@@ -163,8 +145,6 @@ class Filenames(Contract):
 
 
 # ── storage-service to video-service ──
-
-
 class VideoState(Contract):
     """Whether the catalogue holds a live video. Once it says no, that filename can never be added any more."""
 
@@ -172,8 +152,6 @@ class VideoState(Contract):
 
 
 # ── video-service and storage-service to usage-service: what happened ──
-
-
 class UploadDone(Contract):
     """An upload that became a video; it counts on the UTC day of ``at``, or of its reservation if there was one."""
 

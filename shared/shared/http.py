@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import aiohttp
 import httpx
@@ -19,6 +19,9 @@ from pydantic import BaseModel, Field, ValidationError
 from shared.errors import ErrorBody, PeerRefused, Unavailable
 from shared.logs import traceparent
 from shared.retry import retry
+
+if TYPE_CHECKING:
+    from shared.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +37,9 @@ OUR_CODE = "not_found"
 KEEPALIVE_SECONDS = 30.0
 
 
-class Signer(Protocol):
-    async def sign(self, request: httpx.Request) -> None:
-        """Add who we are; raises ``Unavailable``."""
-        ...
-
-
 @asynccontextmanager
 async def open_client(
-    transport: httpx.AsyncBaseTransport | None = None, identity: Signer | None = None
+    transport: httpx.AsyncBaseTransport | None = None, identity: "Identity | None" = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The client for small calls. httpx over aiohttp's transport: the same interface, five times the calls.
 

@@ -39,13 +39,8 @@ class MediaUrls:
         window: float = 21_600,
         now: Callable[[], float] = time.time,
     ) -> None:
-        secrets = [settings.jwt_secret, settings.jwt_secret_previous]
         # A key of its own, so that no signature made here means anything as a token, nor the reverse.
-        self._keys = [
-            hmac.digest(secret.get_secret_value().encode(), b"media capability", hashlib.sha256)
-            for secret in secrets
-            if secret is not None
-        ]
+        self._keys = [hmac.digest(secret.encode(), b"media capability", hashlib.sha256) for secret in settings.secrets]
         self._public_url = public_url
         self._window = int(window)
         self._now = now

@@ -128,6 +128,11 @@ class ServiceSettings(BaseSettings):
         return self
 
     @property
+    def secrets(self) -> list[str]:
+        """The secret that signs, then the one before it, which is still accepted."""
+        return [one.get_secret_value() for one in (self.jwt_secret, self.jwt_secret_previous) if one is not None]
+
+    @property
     def callers(self) -> frozenset[str]:
         return frozenset((self.internal_callers or "").split(",")) - {""}
 

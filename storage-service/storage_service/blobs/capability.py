@@ -17,13 +17,8 @@ _GRANTED_BYTES, _MAC_BYTES = 8, 16
 
 class UploadUrls:
     def __init__(self, settings: ServiceSettings) -> None:
-        secrets = [settings.jwt_secret, settings.jwt_secret_previous]
         # A key of its own, so that a capability made here is worth nothing as a token or a media URL.
-        self._keys = [
-            hmac.digest(secret.get_secret_value().encode(), b"upload capability", hashlib.sha256)
-            for secret in secrets
-            if secret is not None
-        ]
+        self._keys = [hmac.digest(secret.encode(), b"upload capability", hashlib.sha256) for secret in settings.secrets]
 
     def url(self, filename: str, granted: int) -> str:
         """The path at this service for an upload of ``granted`` bytes at most."""
