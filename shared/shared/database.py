@@ -103,7 +103,12 @@ class Sqlite:
 
     async def fetch_one(self, query: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """The row that an index finds, or None."""
-        return await self.read_inline(lambda connection: connection.execute(query, parameters).fetchone())
+        assert self._here is not None, "the database is not open"
+        try:
+            row: sqlite3.Row | None = self._here.execute(query, parameters).fetchone()  # a snapshot by itself
+        except sqlite3.DatabaseError:
+            return await self.read(lambda connection: connection.execute(query, parameters).fetchone())
+        return row
 
     async def ping(self) -> None:
         """Raise ``Unavailable`` unless the database answers."""

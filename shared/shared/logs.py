@@ -72,7 +72,10 @@ class RequestLog:
             if log.isEnabledFor(level):
                 ms = round((time.perf_counter() - started) * 1000, 2)
                 request = {"method": scope["method"], "route": route, "status": status, "ms": ms}
-                log.log(level, "%s %s %s", scope["method"], route, status, extra={"request": request})
+                # As ``log.log`` does, without the search for the line of code that called it.
+                record = logging.LogRecord(log.name, level, "", 0, "%s %s %s", (scope["method"], route, status), None)
+                record.request = request
+                log.handle(record)
             _trace.reset(token)
 
 
