@@ -144,7 +144,7 @@ def _refuse() -> NoReturn:
 
 
 class TrustingContext(Protocol):
-    """What checking a caller takes of a service's ``Context``; ``identity`` is None where Google vouches for nobody."""
+    """What checking a caller takes of a service's ``Context``; ``identity`` is None outside Cloud Run."""
 
     @property
     def tokens(self) -> Tokens: ...

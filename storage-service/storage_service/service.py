@@ -77,9 +77,9 @@ class StorageService:
             except BaseException:
                 await self._blobs.cancel(opened.session)
                 raise
-            if not is_noted:  # another request was quicker, or the upload was given up
+            if not is_noted:  # the same reservation, made twice at once: the other one's session is the target
                 await self._blobs.cancel(opened.session)
-                raise upload_gone()
+                return await self.reserve(filename, user_id, least, most)
         return UploadGrant(granted=claim.granted, target=opened.target)
 
     async def finish(self, filename: str, sent: SentVideo) -> StoredVideo:

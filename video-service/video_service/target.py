@@ -11,6 +11,7 @@ Where storage-service offers a file that this process can open, the bytes are wr
 import asyncio
 import base64
 import logging
+import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -85,10 +86,12 @@ class Targets:
         return SentVideo(size=size, crc32c=base64.b64encode(checked.crc32c.to_bytes(4)).decode())
 
     async def _open_file(self, path: str) -> FileWriter | None:
+        if not os.access(path, os.W_OK):
+            return None  # not this machine, or not ours to write
         try:
             return await FileWriter.open(self._disk, Path(path))
-        except (FileNotFoundError, Unavailable):
-            return None  # not this machine, or not ours to write
+        except (FileNotFoundError, Unavailable):  # gone meanwhile, or no file
+            return None
 
     async def _send_pieces(self, upload: "Upload", chunks: AsyncIterable[Chunk]) -> int:
         held: list[Chunk] = []

@@ -10,7 +10,9 @@ import pytest
 from unit.storage.fakes import ANN, BEN, DOWN, LIMIT, RESERVATION, film, sent
 from unit.storage.house import House, received, stored
 
+from shared.contracts import UploadTarget
 from shared.errors import Conflict, NotFound, PeerRefused, TooLarge, Unavailable, UnsupportedMedia
+from storage_service.blobs import OpenTarget
 from storage_service.service import SECOND_REMOVAL, StorageService
 from storage_service.verdict import Probe
 
@@ -268,3 +270,34 @@ async def test_what_a_paused_writer_leaves_after_the_removal_goes_a_day_later_an
     assert (await here.storage.sweep())["removed"] == 1
     assert (here.house.files("objects"), here.house.states()) == (set(), {})
     assert (await here.storage.sweep())["removed"] == 0
+
+
+class Bucket:
+    """Opens a session for each upload without one; both of two at once open theirs before one is noted."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.cancelled: list[str] = []
+        self.both = asyncio.Event()
+
+    async def open_target(self, filename: str, granted: int, session: str | None) -> OpenTarget:
+        if session is None:
+            session = f"https://bucket/{len(self.opened)}"
+            self.opened.append(session)
+            if len(self.opened) == 2:
+                self.both.set()
+            await self.both.wait()
+        return OpenTarget(UploadTarget(url=session), session)
+
+    async def cancel(self, session: str) -> None:
+        self.cancelled.append(session)
+
+
+async def test_one_reservation_made_twice_at_once_has_one_session_and_the_other_is_cancelled(here: Open) -> None:
+    bucket = Bucket()
+    here.storage._blobs = bucket  # type: ignore[assignment]
+    one, other = await asyncio.gather(*(here.storage.reserve("a", ANN, 100, 100) for _ in range(2)))
+    assert one == other
+    assert bucket.cancelled == [session for session in bucket.opened if session != one.target.url]
+    assert len(bucket.cancelled) == 1
+    assert here.house.ledger() == (0, 100)
